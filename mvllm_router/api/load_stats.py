@@ -1,0 +1,76 @@
+"""GET /load-stats: the predecessor's shape, every key of it, and more."""
+
+from __future__ import annotations
+
+from mvllm_router.api.health import timestamp
+from mvllm_router.pool import Backend, Load, Pool, State
+
+# The predecessor's words for the states that it had.
+_HEALTH_STATUS = {State.UP: "healthy", State.DOWN: "unhealthy", State.CHECKING: "checking"}
+
+
+def load_stats_document(pool: Pool) -> dict[str, object]:
+    """Return the load of each server and of the pool now."""
+    now = pool.monotonic()
+    backends = list(pool.backends.values())
+    loads = [backend.load(now) for backend in backends]
+    active = sum(load.running + load.waiting for load in loads)
+    capacity = sum(load.capacity for load in loads)
+    return {
+        "servers": [
+            _server(pool, backend, load, now) for backend, load in zip(backends, loads, strict=True)
+        ],
+        "summary": {
+            "total_servers": len(backends),
+            "healthy_servers": sum(backend.is_up for backend in backends),
+            "total_active_load": _tidy(active),
+            "total_capacity": _tidy(capacity),
+            "overall_utilization_percent": _percent(active, capacity),
+        },
+    }
+
+
+def _server(pool: Pool, backend: Backend, load: Load, now: float) -> dict[str, object]:
+    current = load.running + load.waiting
+    scrape = backend.scrape
+    seen_at = pool.wall() - (now - scrape.at) if scrape else backend.health.last_check
+    return {
+        "url": backend.spec.url,
+        "name": backend.name,
+        "engine": backend.engine,
+        "models": sorted(backend.model_names() or ()),
+        "current_load": _tidy(current),
+        "max_capacity": _tidy(load.capacity),
+        "available_capacity": _tidy(max(0.0, load.capacity - current)),
+        "utilization_percent": _percent(current, load.capacity),
+        "score": round(load.score, 4),
+        "status": backend.is_up,
+        "health_status": _HEALTH_STATUS.get(backend.health.state, backend.health.state.value),
+        "last_updated": timestamp(seen_at),
+        "in_flight": backend.in_flight,
+        "running": _tidy(load.running),
+        "waiting": _tidy(load.waiting),
+        "detailed_metrics": _detailed(backend),
+    }
+
+
+def _detailed(backend: Backend) -> dict[str, float | None]:
+    """Return what the server itself said last; null is "it did not say"."""
+    sample = backend.scrape.sample if backend.scrape else None
+    return {
+        "num_requests_running": sample.running if sample else None,
+        "num_requests_waiting": sample.waiting if sample else None,
+        "gpu_cache_usage_perc": sample.kv_usage if sample else None,
+        "prompt_tokens_total": sample.prompt_tokens if sample else None,
+        "generation_tokens_total": sample.generation_tokens if sample else None,
+        # The predecessor guessed a capacity from it; kept because its clients read the key.
+        "process_max_fds": None,
+    }
+
+
+def _tidy(value: float) -> float | int:
+    return int(value) if value == int(value) else round(value, 3)
+
+
+def _percent(part: float, whole: float) -> float:
+    return round(100 * part / whole, 2) if whole else 0.0

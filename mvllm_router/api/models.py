@@ -1,0 +1,44 @@
+"""GET /v1/models and /v1/models/{id}: merged over the servers that are up, from memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mvllm_router.errors import ModelNotFound
+from mvllm_router.pool import Backend, Pool
+
+
+def model_cards(pool: Pool) -> dict[str, dict[str, Any]]:
+    """Return each model's entry by name; the first server that lists it gives the entry."""
+    cards: dict[str, dict[str, Any]] = {}
+    for backend in pool.backends.values():
+        if backend.is_up:
+            for name in sorted(backend.model_names() or ()):
+                cards.setdefault(name, _card(backend, name))
+    return cards
+
+
+def models_document(pool: Pool) -> dict[str, object]:
+    return {"object": "list", "data": list(model_cards(pool).values())}
+
+
+def model_document(pool: Pool, name: str) -> dict[str, Any]:
+    """Return one model's entry.
+
+    Raises:
+        ModelNotFound: no server that is up lists it.
+    """
+    cards = model_cards(pool)
+    if name not in cards:
+        there = ", ".join(cards) or "none"
+        raise ModelNotFound(
+            f"The model `{name[:200]}` does not exist. There are: {there}", param="model"
+        )
+    return cards[name]
+
+
+def _card(backend: Backend, name: str) -> dict[str, Any]:
+    told = (backend.cards or {}).get(backend.own_name(name))
+    if told is None:
+        return {"id": name, "object": "model", "created": 0, "owned_by": backend.engine}
+    return {**told, "id": name}

@@ -1,0 +1,46 @@
+"""Who may come in: the API key that clients have to present."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Mapping
+from hashlib import sha256
+
+from mvllm_router.errors import Unauthorized
+
+# They tell nothing but that the router is there; load balancers and probes need them.
+OPEN_PATHS = frozenset(("/", "/health", "/ready"))
+
+
+class Gate:
+    """Lets requests in that carry the key. Only its hash is kept."""
+
+    def __init__(self, key: str | None) -> None:
+        """Let everybody in when `key` is empty or None."""
+        self._digest = sha256(key.encode()).digest() if key else None
+
+    @property
+    def is_open(self) -> bool:
+        return self._digest is None
+
+    def check(self, path: str, headers: Mapping[str, str]) -> None:
+        """Let the request pass or raise.
+
+        Raises:
+            Unauthorized: the path needs the key, and the request has none or a wrong one.
+        """
+        if self._digest is None or path in OPEN_PATHS:
+            return
+        key = presented_key(headers)
+        if key is None:
+            raise Unauthorized("An API key is needed: `Authorization: Bearer <key>`.")
+        if not hmac.compare_digest(sha256(key.encode()).digest(), self._digest):
+            raise Unauthorized("The API key is wrong.")
+
+
+def presented_key(headers: Mapping[str, str]) -> str | None:
+    """Return the key of a request, from `Authorization: Bearer` or `x-api-key`."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token.strip():
+        return token.strip()
+    return headers.get("x-api-key")

@@ -1,0 +1,41 @@
+"""The configuration: what `servers.toml`, the environment and the command line ask for.
+
+Plain values and plain functions: nothing here opens a socket or waits.
+"""
+
+from __future__ import annotations
+
+from mvllm_router.config.address import default_name, normalise_url
+from mvllm_router.config.diff import ConfigDiff, changes
+from mvllm_router.config.load import Override, load, parse, server_from
+from mvllm_router.config.model import Config, ServerSpec
+from mvllm_router.config.problems import ConfigError, Problem, mask_url
+from mvllm_router.config.rules import Mismatch
+from mvllm_router.config.server_keys import ENGINE_ALIASES, ENGINE_NAMES, SERVER_KEYS
+from mvllm_router.config.settings import POLICY_NAMES, SETTINGS, Setting, Settings
+from mvllm_router.config.template import template
+
+__all__ = [
+    "ENGINE_ALIASES",
+    "ENGINE_NAMES",
+    "POLICY_NAMES",
+    "SERVER_KEYS",
+    "SETTINGS",
+    "Config",
+    "ConfigDiff",
+    "ConfigError",
+    "Mismatch",
+    "Override",
+    "Problem",
+    "ServerSpec",
+    "Setting",
+    "Settings",
+    "changes",
+    "default_name",
+    "load",
+    "mask_url",
+    "normalise_url",
+    "parse",
+    "server_from",
+    "template",
+]

@@ -1,0 +1,164 @@
+"""Rules for single values: which type, which range, and what to say when a value breaks them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from mvllm_router.config.problems import did_you_mean, mask_url, printable
+
+Scalar: TypeAlias = "bool | int | float | str"
+ScalarType: TypeAlias = "type[bool] | type[int] | type[float] | type[str]"
+
+_SHOWN_LENGTH = 60
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_NOUNS: dict[type[object], str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+}
+_KINDS: dict[type[object], str] = {
+    bool: "a boolean",
+    int: "a whole number",
+    float: "a number",
+    str: "a string",
+    list: "an array",
+    dict: "a table",
+    type(None): "nothing",
+}
+
+
+class Mismatch(ValueError):
+    """A value that breaks a rule; `hint` says how to mend it, where that is known."""
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What a value must be.
+
+    `minimum` and `maximum` bound a number (both belong to the range), or the length of a string.
+    `choices` are the values allowed, in lower case; they are accepted in any case. A `secret` is
+    never shown.
+    """
+
+    name: str = ""
+    type: ScalarType
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+    secret: bool = False
+
+    def check(self, value: object) -> Scalar:
+        """The value in the rule's own type (a whole number may stand for a float).
+
+        Raises Mismatch, which names the value, unless it is secret, and what is expected.
+        """
+        if self.type is float and isinstance(value, int) and not isinstance(value, bool):
+            value = _as_float(value)
+        if type(value) is not self.type:
+            raise self._mismatch(value, _type_hint(self.type, value))
+        assert isinstance(value, (bool, int, float, str))
+        if self.choices:
+            return self._choice(value)
+        if not self._in_range(value):
+            raise self._mismatch(value)
+        if self.secret:
+            self._check_header_safe(str(value))
+        return value
+
+    def read(self, text: str) -> Scalar:
+        """The value that a text from the environment or the command line stands for.
+
+        Raises Mismatch as `check` does.
+        """
+        converted = _from_text(self.type, text.strip())
+        return self.check(text if converted is None else converted)
+
+    def expected(self) -> str:
+        """What the value must be, in words: "a whole number from 0 to 65535"."""
+        if self.choices:
+            return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
+        noun = _NOUNS[self.type] + (f" of {self.unit}" if self.unit else "")
+        if self.type is str:
+            return f"{noun} that is not empty" if self.minimum else noun
+        if self.minimum is not None and self.maximum is not None:
+            return f"{noun} from {plain(self.minimum)} to {plain(self.maximum)}"
+        return noun if self.minimum is None else f"{noun}, {plain(self.minimum)} or more"
+
+    def _choice(self, value: Scalar) -> str:
+        lowered = str(value).lower()
+        if lowered not in self.choices:
+            raise self._mismatch(value, did_you_mean(lowered, self.choices))
+        return lowered
+
+    def _in_range(self, value: Scalar) -> bool:
+        measure = len(value) if isinstance(value, str) else value
+        above = self.minimum is None or measure >= self.minimum
+        below = self.maximum is None or measure <= self.maximum
+        finite = isinstance(measure, int) or math.isfinite(measure)
+        return finite and above and below
+
+    def _check_header_safe(self, value: str) -> None:
+        # A key travels in a header, where a line break would begin another one.
+        if re.search(r"[\x00-\x1f\x7f]", value):
+            raise Mismatch(f"`{self.name}` has a line break or another control character in it")
+
+    def _mismatch(self, value: object, hint: str | None = None) -> Mismatch:
+        found = kind(value) if self.secret else shown(value)
+        return Mismatch(f"`{self.name}` must be {self.expected()}, but it is {found}", hint)
+
+
+def plain(number: float) -> str:
+    """A number without an empty fraction: 300.0 as 300."""
+    return str(int(number)) if number == int(number) else str(number)
+
+
+def shown(value: object) -> str:
+    """A value as TOML would write it, short, on one line and without a password in a URL."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        text = printable(mask_url(value) if "://" in value else value)
+        return f'"{text if len(text) <= _SHOWN_LENGTH else text[:_SHOWN_LENGTH] + "…"}"'
+    if isinstance(value, int) and abs(value) >= 10**_SHOWN_LENGTH:
+        return "a huge number"
+    return str(value) if isinstance(value, (int, float)) else kind(value)
+
+
+def kind(value: object) -> str:
+    """The type of a value in words, for where the value itself must not be shown."""
+    return _KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+def _as_float(value: int) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _type_hint(wanted: type[object], value: object) -> str | None:
+    if isinstance(value, str) and _from_text(wanted, value) is not None:
+        return "write it without quotes"
+    return None
+
+
+def _from_text(wanted: type[object], text: str) -> Scalar | None:
+    """The value that `text` spells, or None when it spells none of that type."""
+    if wanted is bool:
+        return _BOOLEANS.get(text.lower())
+    if wanted is str:
+        return text
+    try:
+        return int(text) if wanted is int else float(text)
+    except ValueError:
+        return None

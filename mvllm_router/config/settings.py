@@ -1,0 +1,191 @@
+"""The table of all settings: the keys of `[config]`, each with its default, range and meaning.
+
+What checks, documents, resolves or compares settings is made from SETTINGS, so that a new setting
+is one new field of Settings and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TypeVar
+
+from mvllm_router.config.rules import Rule, Scalar
+
+POLICY_NAMES = ("least_load", "round_robin", "random")
+
+_SECONDS = "seconds"
+# Shorter waits are of no use to a person and would keep the router busy with itself.
+_SHORTEST = 0.1
+
+_T = TypeVar("_T", bool, int, float, str)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting(Rule):
+    """One key of `[config]`.
+
+    `live`: a change of the file takes effect at once, else with the next start. `no_effect`: the
+    key is accepted for old files, and does nothing.
+    """
+
+    default: Scalar
+    doc: str
+    live: bool = True
+    no_effect: bool = False
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that sets it."""
+        return f"ROUTER_{self.name.upper()}"
+
+
+def _setting(
+    default: _T,
+    doc: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+    unit: str = "",
+    live: bool = True,
+    secret: bool = False,
+    no_effect: bool = False,
+) -> _T:
+    setting = Setting(
+        type=type(default),
+        default=default,
+        doc=doc,
+        minimum=minimum,
+        maximum=maximum,
+        choices=choices,
+        unit=unit,
+        live=live,
+        secret=secret,
+        no_effect=no_effect,
+    )
+    return field(default=default, repr=not secret, metadata={"setting": setting})
+
+
+def _seconds(
+    default: float,
+    doc: str,
+    *,
+    minimum: float = _SHORTEST,
+    no_effect: bool = False,
+) -> float:
+    return _setting(default, doc, minimum=minimum, unit=_SECONDS, no_effect=no_effect)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The values of all settings. Times are in seconds, sizes in bytes."""
+
+    host: str = _setting(
+        "127.0.0.1",
+        "Address to listen on; 0.0.0.0 lets other machines in, and then an api_key is wise.",
+        minimum=1,
+        live=False,
+    )
+    port: int = _setting(
+        8888,
+        "Port to listen on; with 0 the system chooses a free one.",
+        minimum=0,
+        maximum=65535,
+        live=False,
+    )
+    policy: str = _setting(
+        "least_load",
+        "How a server is chosen among those that have the model and can take the request.",
+        choices=POLICY_NAMES,
+    )
+    api_key: str = _setting(
+        "",
+        "Key that clients must present; empty lets everybody in.",
+        secret=True,
+    )
+    request_timeout: float = _seconds(
+        300.0,
+        "Longest silence of a server, before the first byte of its answer and then between bytes; "
+        "never a limit for the whole answer.",
+    )
+    connect_timeout: float = _seconds(5.0, "Longest wait for a connection to a server.")
+    max_retries: int = _setting(
+        3,
+        "How many more servers are tried when one fails before the first byte of its answer.",
+        minimum=0,
+        maximum=100,
+    )
+    max_body_size: int = _setting(
+        64 * 1024 * 1024,
+        "Largest request that is taken.",
+        minimum=1,
+        unit="bytes",
+    )
+    max_waiting: int = _setting(
+        1024,
+        "How many requests may wait in the router for a server that takes one at a time; 0 lets "
+        "none wait.",
+        minimum=0,
+    )
+    queue_timeout: float = _seconds(60.0, "Longest that a request waits in the router.")
+    scrape_interval: float = _seconds(1.0, "Time between two looks at the metrics of a server.")
+    health_check_interval: float = _seconds(10.0, "Time between two health checks of a server.")
+    health_check_timeout: float = _seconds(5.0, "Longest wait for the answer to a health check.")
+    enable_active_health_check: bool = _setting(
+        True,
+        "Whether servers are asked for their health; without it, only requests that fail tell.",
+    )
+    health_check_max_response_time: float = _seconds(
+        10.0, "A health check that takes longer counts as failed, though it was answered."
+    )
+    health_check_min_success_rate: float = _setting(
+        0.8,
+        "Share of the last health checks that must succeed for a server to count as healthy.",
+        minimum=0,
+        maximum=1,
+    )
+    health_check_window_size: int = _setting(
+        10,
+        "How many health checks health_check_min_success_rate looks back on.",
+        minimum=1,
+        maximum=1000,
+    )
+    health_check_consecutive_failures: int = _setting(
+        3, "How many health checks in a row must fail before a server is taken out.", minimum=1
+    )
+    failure_threshold: int = _setting(
+        2, "How many requests in a row a server must fail before it is taken out.", minimum=1
+    )
+    auto_recovery_threshold: float = _seconds(
+        60.0,
+        "When a server that was taken out is tried again, where enable_active_health_check is "
+        "false.",
+    )
+    shutdown_timeout: float = _seconds(
+        30.0, "Longest that requests in flight may take to end when the router stops.", minimum=0
+    )
+    log_level: str = _setting(
+        "info",
+        "The least severe lines that are logged.",
+        choices=("debug", "info", "warning", "error"),
+    )
+    log_format: str = _setting(
+        "text",
+        "Log lines for people (text) or for programs (json).",
+        choices=("text", "json"),
+        live=False,
+    )
+    log_file: str = _setting(
+        "", "File that log lines are added to; empty logs to stderr.", live=False
+    )
+    config_reload_interval: float = _seconds(
+        60.0,
+        "No effect any more: the file is watched, and a change is live at once.",
+        minimum=0,
+        no_effect=True,
+    )
+
+
+SETTINGS: tuple[Setting, ...] = tuple(
+    replace(one.metadata["setting"], name=one.name) for one in fields(Settings)
+)

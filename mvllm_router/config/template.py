@@ -1,0 +1,57 @@
+"""The commented file that `router init` writes."""
+
+from __future__ import annotations
+
+import textwrap
+
+from mvllm_router.config.rules import Scalar, plain
+from mvllm_router.config.server_keys import SERVER_KEYS
+from mvllm_router.config.settings import SETTINGS, Setting
+
+_HEAD = """\
+# The servers that `router run` sends requests to, and how it does so.
+# The router watches this file: a change is live at once, and a file with a mistake is refused while
+# the old configuration stays. `router check` says all that is wrong with it.
+
+[servers]
+servers = [
+    { url = "http://127.0.0.1:8000" },
+    # { url = "http://gpu-server-1:8000", name = "big", max_concurrent_requests = 32 },
+    # { url = "http://gpu-server-2:8080", engine = "llama.cpp", weight = 0.5 },
+    # { url = "https://api.example.com", engine = "openai", api_key_env = "EXAMPLE_API_KEY" },
+]
+"""
+_KEYS_HEAD = "# The keys of a server:\n"
+_CONFIG_HEAD = """\
+# All settings with their defaults. Each may also come from the environment, as ROUTER_PORT.
+[config]
+"""
+
+
+def template() -> str:
+    """The text of a `servers.toml` with every setting, commented out, and examples of servers."""
+    keys = _KEYS_HEAD + "".join(
+        f"#   {key.name} = {key.example}\n#       {key.doc}\n" for key in SERVER_KEYS
+    )
+    settings = "\n".join(_explained(setting) for setting in SETTINGS if not setting.no_effect)
+    return f"{_HEAD}\n{keys}\n{_CONFIG_HEAD}\n{settings}"
+
+
+def _explained(setting: Setting) -> str:
+    lines = textwrap.wrap(f"{setting.doc} {_facts(setting)}", width=98)
+    comment = "".join(f"# {line}\n" for line in lines)
+    return f"{comment}# {setting.name} = {_as_toml(setting.default)}\n"
+
+
+def _facts(setting: Setting) -> str:
+    facts = [] if setting.live else ["A change needs a restart."]
+    if setting.choices or setting.type in (int, float):
+        expected = setting.expected()
+        facts.insert(0, f"{expected[0].upper()}{expected[1:]}.")
+    return " ".join(facts)
+
+
+def _as_toml(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else plain(value)

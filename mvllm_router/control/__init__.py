@@ -1,0 +1,1 @@
+"""Background loops: health checks, scrapes, and watching the configuration file."""

@@ -1,0 +1,55 @@
+"""Watches the configuration file and says when its content has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from pathlib import Path
+
+from watchfiles import awatch
+
+log = logging.getLogger(__name__)
+
+# Milliseconds: how long changes are gathered before they are acted on. An editor's save is
+# several of them; a change has to be live within 2 s.
+_DEBOUNCE = 300
+_STEP = 50
+
+
+class FileWatch:
+    """Calls `changed` after each change of a file's content.
+
+    The folder is watched, not the file: editors replace files, and Kubernetes replaces a
+    link that the file is reached through.
+    """
+
+    def __init__(self, path: Path, changed: Callable[[], Awaitable[None]]) -> None:
+        self._path = path
+        self._changed = changed
+        self._seen = content_hash(path)
+        self.ready = asyncio.Event()  # from here on no change is missed
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        folder = self._path.absolute().parent
+        changes = awatch(
+            folder, debounce=_DEBOUNCE, step=_STEP, recursive=False, yield_on_timeout=True,
+            rust_timeout=1000,
+        )  # fmt: skip
+        self.ready.set()
+        async for _ in changes:
+            # The timeouts make it look once a second as well: not all file systems tell.
+            now = content_hash(self._path)
+            if now is not None and now != self._seen:
+                self._seen = now
+                await self._changed()
+
+
+def content_hash(path: Path) -> bytes | None:
+    """Return a hash of the file's content; None while it cannot be read."""
+    try:
+        return sha256(path.read_bytes()).digest()
+    except OSError:
+        return None

@@ -1,0 +1,217 @@
+"""Watches one backend: recognises its engine, checks its health, reads models and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import time
+
+from mvllm_router.config import Settings
+from mvllm_router.control.prober import NoAnswer, Prober
+from mvllm_router.engines import Engine, get, read_models
+from mvllm_router.engines.recognise import FIRST, Answer, conclusion, next_question
+from mvllm_router.pool import Backend, Pool, State
+from mvllm_router.tasks import cancel, spawn
+
+log = logging.getLogger(__name__)
+
+# Seconds between checks of a backend that is not up, so that it is soon back.
+RECHECK = 1.0
+# Seconds without scrapes after a server said that it has no metrics.
+_NO_METRICS_PAUSE = 30.0
+# Metrics come from the same event loop as the tokens in most engines: be patient.
+_SCRAPE_TIMEOUT = 5.0
+
+
+class Watch:
+    """The background tasks of one backend, from `start` to `stop`."""
+
+    def __init__(self, backend: Backend, pool: Pool, prober: Prober, settings: Settings) -> None:
+        self.backend = backend
+        self.settings = settings  # replaced by a reload
+        self._pool = pool
+        self._prober = prober
+        self._wake = asyncio.Event()
+        self._checked = asyncio.Event()  # the first check has been made
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        name = self.backend.name
+        self._tasks = [
+            spawn(self._health_loop(), f"health {name}"),
+            spawn(self._scrape_loop(), f"scrape {name}"),
+        ]
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            await cancel(task)
+
+    async def checked(self) -> None:
+        """Wait until the first health check has been made."""
+        await self._checked.wait()
+
+    def wake(self) -> None:
+        """Check soon: something happened to the backend."""
+        self._wake.set()
+
+    # --- health
+
+    async def _health_loop(self) -> None:
+        while True:
+            if self.settings.enable_active_health_check or not self._checked.is_set():
+                await self.check()
+            else:
+                self._trust_after_a_while()
+            self._checked.set()
+            self._wake.clear()
+            await _until(self._wake, self._delay())
+
+    def _delay(self) -> float:
+        if not self.backend.is_up:
+            return min(RECHECK, self.settings.health_check_interval)
+        # Jitter: many backends, or many routers, must not all ask at the same moment.
+        return self.settings.health_check_interval * random.uniform(0.9, 1.1)
+
+    def _trust_after_a_while(self) -> None:
+        """Without active checks, let a backend in again that was taken out some time ago."""
+        health = self.backend.health
+        down_for = time.monotonic() - health.since
+        if health.state is State.DOWN and down_for >= self.settings.auto_recovery_threshold:
+            self._pool.health(
+                self.backend, lambda h: h.trust_again(f"tried again after {down_for:.0f} s")
+            )
+
+    async def check(self) -> None:
+        """Check the backend once and note the result in the pool."""
+        begun = time.monotonic()
+        try:
+            if self._must_recognise():
+                await self._recognise()
+            engine = get(self._engine_name())
+            answer = await self._ask(engine.health_path)
+            seconds = time.monotonic() - begun
+            if answer.status == 200:
+                await self._learn(engine, answer)
+            self._note(answer, engine, seconds)
+        except NoAnswer as problem:
+            self._note_silence(problem, begun)
+
+    def _note(self, answer: Answer, engine: Engine, seconds: float) -> None:
+        now = self._pool.wall()
+        if answer.status == 200:
+            self._pool.health(self.backend, lambda h: h.check_passed(now, seconds))
+        elif answer.status == 503 and b"oading" in answer.body:
+            self._pool.health(self.backend, lambda h: h.is_loading(now, "it is loading its model"))
+        else:
+            reason = f"{engine.health_path} answered {answer.status}"
+            if answer.status in (401, 403):
+                reason += ": it wants another api_key"
+            self._pool.health(self.backend, lambda h: h.check_failed(now, reason, seconds=seconds))
+
+    def _note_silence(self, problem: NoAnswer, begun: float) -> None:
+        if problem.timed_out and self.backend.last_byte > begun:
+            return  # busy is not dead: it sent bytes of an answer while we waited
+        seconds, now = time.monotonic() - begun, self._pool.wall()
+        self._pool.health(
+            self.backend,
+            lambda h: h.check_failed(now, problem.reason, refused=problem.refused, seconds=seconds),
+        )
+
+    # --- learning what it is and has
+
+    def _must_recognise(self) -> bool:
+        """Ask again whenever it was away: another engine may have come back at its address."""
+        return self.backend.spec.engine == "auto" and not self.backend.is_up
+
+    def _engine_name(self) -> str:
+        return "openai" if self.backend.engine == "auto" else self.backend.engine
+
+    async def _recognise(self) -> None:
+        answers: dict[str, Answer] = {FIRST: await self._ask(FIRST)}
+        if answers[FIRST].status == 503 and self.backend.engine != "auto":
+            return  # it is loading; what it was before still stands
+        while (question := next_question(answers)) is not None:
+            answers[question] = await self._ask(question)
+        self._adopt_engine(conclusion(answers))
+
+    def _adopt_engine(self, name: str) -> None:
+        engine = get(name)
+        self._pool.recognised(
+            self.backend,
+            name,
+            default_capacity=engine.default_capacity,
+            one_at_a_time=engine.one_at_a_time,
+        )
+
+    async def _learn(self, engine: Engine, health: Answer) -> None:
+        """Read capacity and models; a backend is let in only when they are known."""
+        if self.backend.spec.engine != "auto":
+            self._adopt_engine(self.backend.spec.engine)
+        if engine.capacity_path and not self.backend.is_up:
+            document = _json(await self._ask(engine.capacity_path))
+            self._pool.told_capacity(self.backend, engine.read_capacity(document))
+        if engine.models_path == engine.health_path:
+            self._pool.told_models(self.backend, read_models(_json(health)))
+        elif engine.models_path and self._may_ask_models(engine):
+            answer = await self._ask(engine.models_path)
+            self._pool.told_models(self.backend, read_models(_json(answer)))
+
+    def _may_ask_models(self, engine: Engine) -> bool:
+        """Asking a server that takes one request at a time would cut a running stream."""
+        return not engine.one_at_a_time or not self.backend.in_flight
+
+    # --- scraping
+
+    async def _scrape_loop(self) -> None:
+        await self._checked.wait()
+        while True:
+            engine = get(self._engine_name())
+            interval = max(self.settings.scrape_interval, engine.min_scrape_interval)
+            begun = time.monotonic()
+            pause = 0.0
+            if engine.metrics_path and self.backend.is_up:
+                pause = await self.scrape(engine, interval)
+            await asyncio.sleep(max(pause, interval - (time.monotonic() - begun)))
+
+    async def scrape(self, engine: Engine, interval: float) -> float:
+        """Read the metrics once; return how long to leave it in peace beyond the interval.
+
+        The own count is the higher of those before and after: a request that came or went
+        meanwhile must not look like somebody else's.
+        """
+        assert engine.metrics_path is not None
+        before = self.backend.in_flight
+        try:
+            answer = await self._ask(engine.metrics_path, _SCRAPE_TIMEOUT)
+        except NoAnswer as problem:
+            log.debug("%s: no metrics: %s", self.backend.name, problem.reason)
+            return 0.0
+        if answer.status != 200:
+            log.debug("%s: no metrics: status %d", self.backend.name, answer.status)
+            return _NO_METRICS_PAUSE
+        sample = engine.read_metrics(answer.body.decode("utf-8", "replace"))
+        own = max(before, self.backend.in_flight)
+        self._pool.scraped(self.backend, sample, own, interval)
+        return 0.0
+
+    async def _ask(self, path: str, timeout: float | None = None) -> Answer:
+        seconds = timeout or self.settings.health_check_timeout
+        return await self._prober.get(self.backend.spec, path, seconds)
+
+
+def _json(answer: Answer) -> object:
+    if answer.status != 200:
+        return None
+    try:
+        return json.loads(answer.body)
+    except ValueError:
+        return None
+
+
+async def _until(event: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except asyncio.TimeoutError:
+        pass

@@ -1,0 +1,59 @@
+"""What the router has to know of an engine: where to ask, and how to read the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from mvllm_router.pool import Sample
+
+
+class Engine:
+    """The dialect of an OpenAI-speaking server; also what any unknown one is taken for.
+
+    Subclasses change what differs. All paths are GET; None means there is nothing to ask.
+    """
+
+    name = "openai"
+    health_path = "/v1/models"
+    metrics_path: str | None = None
+    models_path: str | None = "/v1/models"
+    capacity_path: str | None = None
+    default_capacity = 8
+    one_at_a_time = False
+    # Seconds; some engines suffer from being asked more often.
+    min_scrape_interval = 0.0
+
+    def read_metrics(self, text: str) -> Sample:
+        """Read the text of `metrics_path`; what it does not say stays None."""
+        return Sample()
+
+    def read_capacity(self, document: object) -> int | None:
+        """Read how many requests run at once from the JSON of `capacity_path`."""
+        return None
+
+    def accepts_request_id(self, request_id: str) -> bool:
+        """Tell whether the server takes this `x-request-id` without an error."""
+        return True
+
+
+def is_uuid(text: str) -> bool:
+    """Tell whether `text` is a UUID, with dashes or as 32 hexadecimal digits."""
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def read_models(document: object) -> dict[str, Mapping[str, Any]] | None:
+    """Read the JSON of /v1/models into {id: entry}; None when it is no such list."""
+    entries = document.get("data") if isinstance(document, dict) else None
+    if not isinstance(entries, list):
+        return None
+    return {
+        entry["id"]: entry
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("id"), str)
+    }

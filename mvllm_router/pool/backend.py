@@ -1,0 +1,106 @@
+"""One server we send to: its settings, what it told us, and what we have in flight there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mvllm_router.config import ServerSpec
+from mvllm_router.pool.health import Health, State
+from mvllm_router.pool.load import Load, Scrape, estimate
+from mvllm_router.pool.stats import BackendStats
+
+ModelCard = Mapping[str, Any]  # one entry of a server's /v1/models, as it came
+
+
+class Backend:
+    """The live state of one server. Only `Pool` changes it.
+
+    Invariant: `in_flight` is the number of leases on it that are not released.
+    """
+
+    __slots__ = (
+        "_default_capacity",
+        "capacity",
+        "cards",
+        "cards_at",
+        "engine",
+        "health",
+        "in_flight",
+        "last_byte",
+        "one_at_a_time",
+        "removed",
+        "scrape",
+        "scrape_expires",
+        "spec",
+        "stats",
+        "told_capacity",
+    )
+
+    def __init__(self, spec: ServerSpec, health: Health, default_capacity: int) -> None:
+        self.spec = spec
+        self.health = health
+        self.stats = BackendStats()
+        self.engine = spec.engine  # "auto" until it has been recognised
+        self._default_capacity = default_capacity
+        self.told_capacity: int | None = None  # what the engine said it can run at once
+        self.capacity = 1.0  # requests it runs at once, scaled by its weight; above 0
+        self.size()
+        self.one_at_a_time = False  # a second request would harm the first
+        self.in_flight = 0
+        self.scrape: Scrape | None = None
+        self.scrape_expires = 0.0  # monotonic seconds
+        self.cards: Mapping[str, ModelCard] | None = None  # None: it has not told its models
+        self.cards_at: float | None = None  # wall clock, seconds since the epoch
+        self.last_byte = 0.0  # monotonic seconds; bytes that flow are a proof of life
+        self.removed = False
+
+    def __repr__(self) -> str:
+        return (
+            f"<Backend {self.name} {self.engine} {self.health.state.value} "
+            f"in_flight={self.in_flight}>"
+        )
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+    @property
+    def has_room(self) -> bool:
+        return not (self.one_at_a_time and self.in_flight)
+
+    def size(self, *, default: int | None = None, told: int | None = None) -> None:
+        """Work out the capacity again: the file's figure, the engine's own, or a default."""
+        self._default_capacity = default or self._default_capacity
+        self.told_capacity = told or self.told_capacity
+        slots = self.spec.max_concurrent_requests or self.told_capacity or self._default_capacity
+        self.capacity = slots * self.spec.weight
+
+    @property
+    def is_up(self) -> bool:
+        return self.health.state is State.UP
+
+    def load(self, now: float) -> Load:
+        """Return the load at `now` (monotonic seconds), leaving out a stale scrape."""
+        scrape = self.scrape if now < self.scrape_expires else None
+        return estimate(self.in_flight, self.capacity, scrape)
+
+    def score(self, now: float) -> float:
+        """Return `load(now).score`, without making the object: this runs per candidate."""
+        scrape = self.scrape
+        if scrape is None or now >= self.scrape_expires:
+            return self.in_flight / self.capacity
+        load = scrape.others + self.in_flight
+        return (load - 0.5 * min(scrape.waiting, load)) / self.capacity
+
+    def model_names(self) -> frozenset[str] | None:
+        """Return the names under which clients find models here; None while unknown."""
+        if self.spec.models:
+            return frozenset(self.spec.models) | frozenset(self.spec.aliases)
+        if self.cards is None:
+            return None
+        return frozenset(self.cards) | frozenset(self.spec.aliases)
+
+    def own_name(self, model: str) -> str:
+        """Return what the server itself calls `model`."""
+        return self.spec.aliases.get(model, model)

@@ -1,0 +1,43 @@
+"""What happened to the pool and why: a bounded list that the API and the dashboard show."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+
+log = logging.getLogger("mvllm_router.pool")
+
+KEPT = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change: wall-clock seconds, what kind, which backend ("" for the router), why."""
+
+    number: int
+    at: float
+    kind: str
+    backend: str
+    message: str
+
+    def document(self) -> dict[str, object]:
+        return asdict(self)
+
+
+class Events:
+    """The last events, oldest first; each is logged as it is added."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self._ring: deque[Event] = deque(maxlen=kept)
+        self._count = 0
+
+    def add(self, kind: str, backend: str, message: str, level: int = logging.INFO) -> None:
+        """Record that `kind` happened to `backend`, because of `message`."""
+        self._count += 1
+        self._ring.append(Event(self._count, time.time(), kind, backend, message))
+        log.log(level, "%s%s", f"{backend}: " if backend else "", message)
+
+    def last(self, count: int) -> list[Event]:
+        return list(self._ring)[-count:]

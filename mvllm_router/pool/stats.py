@@ -1,0 +1,73 @@
+"""What has been counted: plain numbers on the data path, read only when somebody asks."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from mvllm_router.histogram import Histogram
+
+# Seconds between the events of a stream: finer at the low end than request durations.
+BETWEEN_EVENTS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.02,
+    0.03,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    10.0,
+)
+
+
+class BackendStats:
+    """Counts of one backend since it joined the pool."""
+
+    __slots__ = (
+        "completion_tokens",
+        "duration",
+        "events",
+        "failures",
+        "inter_token",
+        "prompt_tokens",
+        "requests",
+        "retries",
+        "ttft",
+    )
+
+    def __init__(self) -> None:
+        self.requests: Counter[int] = Counter()  # answers passed on, by HTTP status
+        self.failures: Counter[str] = Counter()  # attempts that gave no answer, by reason
+        self.retries: Counter[str] = Counter()  # attempts moved to another backend, by reason
+        self.duration = Histogram()  # seconds from the request's arrival to the last byte
+        self.ttft = Histogram()  # seconds from the request's arrival to the first event
+        self.inter_token = Histogram(BETWEEN_EVENTS)  # seconds between reads of a stream
+        self.events = 0  # reads of streams; engines put several tokens in one event
+        self.prompt_tokens = 0  # as the servers' own usage figures say
+        self.completion_tokens = 0
+
+
+class RouterStats:
+    """Counts of the router as clients see it."""
+
+    __slots__ = ("client_left", "duration", "in_flight", "requests")
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()  # by route and HTTP status
+        self.duration: dict[str, Histogram] = {}  # seconds, by route
+        self.client_left: Counter[str] = Counter()  # clients that left before the end, by route
+        self.in_flight = 0  # relayed requests that are not finished, also those that wait
+
+    def finished(self, route: str, status: int, seconds: float) -> None:
+        """Count a request that got its whole answer, `seconds` after it came."""
+        self.requests[route, status] += 1
+        histogram = self.duration.get(route)
+        if histogram is None:
+            histogram = self.duration[route] = Histogram()
+        histogram.observe(seconds)

@@ -1,0 +1,1 @@
+"""The data plane: from a client's request to a backend's answer."""

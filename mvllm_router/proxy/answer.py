@@ -1,0 +1,77 @@
+"""Turns a backend's answer into the bytes that a client gets: head, framing, end."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from mvllm_router.proxy import headers
+from mvllm_router.proxy.connection import Head
+
+
+class Framing(Enum):
+    """How the client learns where the body ends."""
+
+    NONE = "none"  # there is no body
+    LENGTH = "length"  # by the content-length that the backend gave
+    CHUNKED = "chunked"
+    CLOSE = "close"  # by the end of the connection, for HTTP/1.0 clients
+
+
+def header(head: Head, name: bytes) -> bytes | None:
+    """Return the first value of the header `name` (lower case) of an answer."""
+    for key, value in head.headers:
+        if key.lower() == name:
+            return value
+    return None
+
+
+def is_event_stream(head: Head) -> bool:
+    """Tell whether the answer is a stream of server-sent events that can be read."""
+    content_type = header(head, b"content-type") or b""
+    return content_type.lower().startswith(b"text/event-stream") and not header(
+        head, b"content-encoding"
+    )
+
+
+def framing_of(head: Head, *, is_head: bool, http_1_1: bool) -> Framing:
+    """Choose the framing for a client: RFC 9112, section 6."""
+    if is_head or head.status in (204, 304):
+        return Framing.NONE
+    if header(head, b"content-length") is not None:
+        return Framing.LENGTH
+    return Framing.CHUNKED if http_1_1 else Framing.CLOSE
+
+
+def head_bytes(
+    head: Head, framing: Framing, own_lines: bytes, *, keep_alive: bool, http_1_1: bool
+) -> bytes:
+    """Return the status line and headers for the client.
+
+    Args:
+        own_lines: the router's headers, each with its line end.
+        keep_alive: the connection stays open after this answer.
+        http_1_1: the version that the client speaks; HTTP/1.0 has to be told to keep alive.
+    """
+    lines = [
+        b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason),
+        headers.to_client(head.headers, is_event_stream=is_event_stream(head)),
+        own_lines,
+    ]
+    if framing is Framing.CHUNKED:
+        lines.append(b"transfer-encoding: chunked\r\n")
+    elif (length := header(head, b"content-length")) is not None:
+        lines.append(b"content-length: %b\r\n" % length)
+    if not keep_alive:
+        lines.append(b"connection: close\r\n")
+    elif not http_1_1:
+        lines.append(b"connection: keep-alive\r\n")
+    lines.append(b"\r\n")
+    return b"".join(lines)
+
+
+def frame(data: bytes, framing: Framing, *, ended: bool) -> bytes:
+    """Return `data` as it goes over the wire, with the end of the body if it is that."""
+    if framing is not Framing.CHUNKED:
+        return data
+    end = b"0\r\n\r\n" if ended else b""
+    return b"%x\r\n%b\r\n%b" % (len(data), data, end) if data else end

@@ -1,0 +1,118 @@
+"""The connections to one backend: those that wait for work, and new ones."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from mvllm_router.config import ServerSpec
+from mvllm_router.proxy.connection import Connection
+from mvllm_router.proxy.failure import Failure
+
+# Seconds. uvicorn and llama-server close a connection that idles for 5 s; being first
+# keeps requests from meeting a connection that is closing under them.
+IDLE_LIMIT = 4.0
+
+
+class CannotConnect(Exception):
+    """A connection could not be opened."""
+
+    def __init__(self, failure: Failure, detail: str) -> None:
+        super().__init__(f"{failure.value} ({detail})" if detail else failure.value)
+        self.failure = failure
+
+
+class Connections:
+    """Opens, lends, takes back and closes connections to one backend.
+
+    The last one given back is the first one lent, so that surplus ones grow old and go.
+    """
+
+    def __init__(self, spec: ServerSpec, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._idle: list[Connection] = []
+        self._closing = False
+        self.adopt(spec)
+
+    def adopt(self, spec: ServerSpec) -> None:
+        """Use another key, other headers or TLS settings from now on; the address stays."""
+        url = urlsplit(spec.url)
+        self._host = url.hostname or ""
+        self._port = url.port or (443 if url.scheme == "https" else 80)
+        self._tls = _tls_context(spec.tls_verify) if url.scheme == "https" else None
+        self.path_prefix = url.path.rstrip("/").encode("latin-1")
+        self.fixed_lines = _fixed_lines(spec, url.netloc)
+
+    def idle(self) -> Connection | None:
+        """Return a connection that is open and was used a short time ago, if there is one."""
+        oldest = self._monotonic() - IDLE_LIMIT
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed and connection.idle_since >= oldest:
+                return connection
+            connection.abort()
+        return None
+
+    async def open(self, timeout: float) -> Connection:
+        """Open a new connection within `timeout` seconds.
+
+        Raises:
+            CannotConnect: nobody listens, the name is unknown, TLS fails, or it took too long.
+        """
+        loop = asyncio.get_running_loop()
+        opening = loop.create_connection(
+            lambda: Connection(self),
+            self._host,
+            self._port,
+            ssl=self._tls,
+        )
+        try:
+            _, connection = await asyncio.wait_for(opening, timeout)
+        except asyncio.TimeoutError:
+            raise CannotConnect(Failure.CONNECT_TIMEOUT, f"after {timeout:g} s") from None
+        except OSError as error:  # also ssl.SSLError and socket.gaierror
+            detail = "" if isinstance(error, ConnectionRefusedError) else str(error)
+            raise CannotConnect(Failure.REFUSED, detail) from None
+        return connection
+
+    def put_back(self, connection: Connection) -> None:
+        """Take a connection back that has done its work."""
+        if self._closing:
+            return connection.abort()
+        connection.idle_since = self._monotonic()
+        return self._idle.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Drop a connection that the backend closed while it was idle."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close_old(self) -> None:
+        """Close the idle connections that the backend is about to close."""
+        oldest = self._monotonic() - IDLE_LIMIT
+        for connection in [c for c in self._idle if c.idle_since < oldest]:
+            self._idle.remove(connection)
+            connection.abort()
+
+    def close(self) -> None:
+        """Close the idle connections now and the busy ones as they are given back."""
+        self._closing = True
+        while self._idle:
+            self._idle.pop().abort()
+
+
+def _fixed_lines(spec: ServerSpec, host: str) -> bytes:
+    lines = [("host", host), *spec.headers]
+    if spec.api_key:
+        lines.append(("authorization", f"Bearer {spec.api_key}"))
+    return "".join(f"{name}: {value}\r\n" for name, value in lines).encode("latin-1")
+
+
+def _tls_context(verify: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -1,0 +1,117 @@
+"""The clients' side: aiohttp parses requests and keeps connections, the relay writes to them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+
+from mvllm_router.errors import BadRequest, RouterError
+from mvllm_router.proxy.exchange import Exchange
+
+log = logging.getLogger(__name__)
+
+# Seconds that a client's connection may idle, or take to send its first request.
+KEEP_ALIVE = 75.0
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+class Sent(web.StreamResponse):
+    """Tells aiohttp that the answer has gone out already, past it."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        super().__init__()
+        self._sent_keep_alive = keep_alive
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._sent_keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        return None
+
+    async def write_eof(self, data: Any = b"") -> None:
+        return None
+
+
+SENT = Sent(keep_alive=True)
+SENT_AND_CLOSE = Sent(keep_alive=False)
+
+
+class FrontConnection(web.RequestHandler):
+    """A client's connection; passes its back-pressure on to the backend that feeds it."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._exchange: Exchange | None = None
+
+    def attach(self, exchange: Exchange) -> None:
+        """Let `exchange` write to this client until `detach`."""
+        self._exchange = exchange
+        if self.writing_paused:
+            exchange.pause()
+
+    def detach(self) -> None:
+        self._exchange = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what aiohttp could not read, or what we failed at, in OpenAI's shape."""
+        if status == 400:
+            error: RouterError = BadRequest(f"Bad HTTP request: {message or exc}")
+        else:
+            log.error("a request failed inside the router", exc_info=exc)
+            error = RouterError("Internal error of the router; its log has the details.")
+        response = error_response(error)
+        response.force_close()
+        return response
+
+
+class Front(web.Server):
+    """Makes a `FrontConnection` for each client; cancels a handler whose client leaves."""
+
+    def __init__(self, handler: Handler) -> None:
+        super().__init__(
+            cast(Any, handler),
+            handler_cancellation=True,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=KEEP_ALIVE,
+            max_line_size=16384,
+            max_field_size=32768,
+        )
+
+    def __call__(self) -> FrontConnection:
+        return FrontConnection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+
+def error_response(error: RouterError) -> web.Response:
+    """Return the error as aiohttp sends it."""
+    response = web.Response(
+        status=error.status, body=error.body(), content_type="application/json", charset="utf-8"
+    )
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response

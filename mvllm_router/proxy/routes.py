@@ -1,0 +1,47 @@
+"""Which paths are relayed, and under which bounded names they are counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A relayed path.
+
+    `label` is what metrics call it; `path` is where it goes on the server; `json` tells
+    that it takes a JSON object, so that anything else is refused at once.
+    """
+
+    label: str
+    path: str
+    json: bool
+
+
+_JSON_ROUTES = (
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/responses",
+    "/v1/messages",
+    "/v1/rerank",
+    "/v1/score",
+    "/rerank",
+    "/score",
+    "/pooling",
+    "/tokenize",
+    "/detokenize",
+)
+_SHORT = ("chat/completions", "completions", "embeddings")
+
+_KNOWN = {path: Route(path, path, True) for path in _JSON_ROUTES} | {
+    f"/{name}": Route(f"/v1/{name}", f"/v1/{name}", True) for name in _SHORT
+}
+
+
+def relayed(path: str) -> Route | None:
+    """Return how `path` (without its query) is relayed; None if it is not."""
+    route = _KNOWN.get(path)
+    if route is None and path.startswith("/v1/"):
+        return Route("/v1/*", path, False)
+    return route

@@ -1,0 +1,65 @@
+"""Decides, as an answer begins, whether it goes to the client or another server is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from mvllm_router.proxy.sse import LONGEST_HELD, error_in_first_event
+
+# The server says that it is not able to take the request now, or something before it does.
+MOVES_ON = frozenset((429, 502, 503, 504))
+
+# vLLM says this with a 500 while it drains, and its /health stays good.
+_DRAINING = b"after shutdown"
+
+
+class Verdict(Enum):
+    """PASS it to the client, HOLD it until more is known, or MOVE to another server."""
+
+    PASS = "pass"
+    HOLD = "hold"
+    MOVE = "move"
+
+
+def judge(
+    status: int,
+    is_event_stream: bool,
+    data: bytes,
+    ended: bool,
+    another: Callable[[], bool],
+) -> tuple[Verdict, str]:
+    """Return the verdict and, for MOVE, the reason.
+
+    Args:
+        status: the HTTP status of the answer.
+        is_event_stream: its content type is text/event-stream.
+        data: all of its body so far.
+        ended: that is the whole body.
+        another: tells whether another server could be asked; it is called only when needed.
+    """
+    whole = ended or len(data) > LONGEST_HELD
+    if status in MOVES_ON:
+        return (Verdict.MOVE, str(status)) if another() else (Verdict.PASS, "")
+    if status == 500:
+        if not whole:
+            return Verdict.HOLD, ""
+        if _DRAINING in data and another():
+            return Verdict.MOVE, "draining"
+    elif status == 200 and is_event_stream:
+        if not whole and not _has_event(data):
+            return Verdict.HOLD, ""
+        error = error_in_first_event(data)
+        if error and _may_move(*error) and another():
+            return Verdict.MOVE, f"{error[0]} in the first event"
+    return Verdict.PASS, ""
+
+
+def _has_event(data: bytes) -> bool:
+    return b"\n\n" in data or b"\r\n\r\n" in data or b"\r\r" in data
+
+
+def _may_move(code: int, text: bytes) -> bool:
+    # Any other 500 may have been caused by the request itself: moving it on would let one
+    # bad request fell one server after the other.
+    return code in MOVES_ON or _DRAINING in text

@@ -1,0 +1,72 @@
+"""What a simulated engine is: its dialect, its models, its size and its speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+DialectName = Literal["vllm", "llama.cpp", "llama-cpp-python", "mlx", "openai"]
+DIALECTS: tuple[DialectName, ...] = get_args(DialectName)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """The fixed properties of one simulated engine.
+
+    Attributes:
+        dialect: the server whose answers are imitated.
+        models: served names, the first one is the name in metrics and defaults.
+        slots: requests that run at once; the others wait first in, first out.
+        tokens_per_second: speed of one request that runs alone; 0 is as fast as possible.
+        prefill_seconds: time from getting a slot to the first token.
+        max_queue: vLLM only: with this many waiting, a further request gets 503. None: no limit.
+        engines: vLLM data-parallel ranks; each has its own gauge samples.
+        loading_seconds: time after start in which no request is served; `math.inf` waits
+            for `SimEngine.finish_loading()`.
+        api_key: when set, requests must carry it as a bearer token.
+        slowdown: share of the speed that each further running request takes away, 0 to 1.
+        context: longest prompt plus answer, in tokens.
+        embeddings: serve /v1/embeddings (for vLLM: instead of text generation).
+        interrupt_requests: llama-cpp-python only: another request cuts a running stream.
+    """
+
+    dialect: DialectName
+    models: tuple[str, ...]
+    slots: int = 4
+    tokens_per_second: float = 0.0
+    prefill_seconds: float = 0.0
+    max_queue: int | None = None
+    engines: int = 1
+    loading_seconds: float = 0.0
+    api_key: str | None = None
+    slowdown: float = 0.0
+    context: int = 32768
+    embeddings: bool = False
+    interrupt_requests: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises ValueError when no real server could have these properties."""
+        if self.dialect not in DIALECTS:
+            raise ValueError(f"dialect {self.dialect!r} is not one of {', '.join(DIALECTS)}")
+        if not self.models:
+            raise ValueError("an engine needs at least one model name")
+        if self.slots < 1 or self.engines < 1:
+            raise ValueError("slots and engines must be at least 1")
+        if self.max_queue is not None and self.dialect != "vllm":
+            raise ValueError(f"{self.dialect} queues without limit, max_queue is vLLM's")
+        if self.tokens_per_second < 0 or not 0 <= self.slowdown < 1:
+            raise ValueError("tokens_per_second must be >= 0 and slowdown in [0, 1)")
+
+    @property
+    def running_limit(self) -> int:
+        """Requests that run at once; llama-cpp-python has one lock whatever is asked for."""
+        return 1 if self.dialect == "llama-cpp-python" else self.slots
+
+    def seconds_per_token(self, running: int) -> float:
+        """Time between two tokens of one request while `running` requests share the engine."""
+        if self.max_queue is not None and self.dialect != "vllm":
+            raise ValueError(f"{self.dialect} queues without limit, max_queue is vLLM's")
+        if self.tokens_per_second == 0:
+            return 0.0
+        left: float = (1.0 - self.slowdown) ** max(0, running - 1)
+        return 1.0 / (self.tokens_per_second * left)

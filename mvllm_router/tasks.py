@@ -1,0 +1,32 @@
+"""Background tasks that are kept alive, have a name, and do not fail in silence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+_running: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak references
+
+
+def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    """Start `work` as a task called `name`; an exception that ends it is logged."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    _running.add(task)
+    task.add_done_callback(_ended)
+    return task
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    _running.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("task %s failed", task.get_name(), exc_info=error)
+
+
+async def cancel(task: asyncio.Task[None]) -> None:
+    """Cancel `task` and wait until it has ended; how it ended was logged already."""
+    task.cancel()
+    await asyncio.wait([task])
