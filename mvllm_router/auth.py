@@ -17,7 +17,7 @@ class Gate:
 
     def __init__(self, key: str | None) -> None:
         """Let everybody in when `key` is empty or None."""
-        self._digest = sha256(key.encode()).digest() if key else None
+        self._digest = _hash(key) if key else None
 
     @property
     def is_open(self) -> bool:
@@ -34,8 +34,13 @@ class Gate:
         key = presented_key(headers)
         if key is None:
             raise Unauthorized("An API key is needed: `Authorization: Bearer <key>`.")
-        if not hmac.compare_digest(sha256(key.encode()).digest(), self._digest):
+        if not hmac.compare_digest(_hash(key), self._digest):
             raise Unauthorized("The API key is wrong.")
+
+
+def _hash(key: str) -> bytes:
+    # Headers are read with surrogate escapes: a client can send bytes that are no UTF-8.
+    return sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
 def presented_key(headers: Mapping[str, str]) -> str | None:

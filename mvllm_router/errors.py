@@ -49,7 +49,8 @@ class RouterError(Exception):
 
     def body(self) -> bytes:
         """Return the error object as JSON."""
-        return json.dumps(self.document(), ensure_ascii=False).encode()
+        # A message may quote what a client sent, which need not be valid UTF-8.
+        return json.dumps(self.document(), ensure_ascii=False).encode("utf-8", "replace")
 
     def event(self) -> bytes:
         """Return the error as one server-sent event, for a stream that has begun."""

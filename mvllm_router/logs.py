@@ -12,14 +12,20 @@ from logging.handlers import RotatingFileHandler
 _FILE_BYTES = 10 * 1024 * 1024
 _OLD_FILES = 2
 
+# Messages quote what clients and servers sent; it must not steer a terminal.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_CONTROL = {code: text for code, text in _CONTROL.items() if chr(code) not in "\n\t"}
+
 
 class TextFormatter(logging.Formatter):
-    """`12:34:56 INFO  message`"""
+    """`12:34:56 INFO  message`, with further lines set in, so that none looks like an entry."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        text = f"{at} {record.levelname:<7} {record.getMessage()}"
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        message = record.getMessage().translate(_CONTROL)
+        if record.exc_info:
+            message += f"\n{self.formatException(record.exc_info)}"
+        return f"{at} {record.levelname:<7} {message}".replace("\n", "\n    ")
 
 
 class JsonFormatter(logging.Formatter):
@@ -46,11 +52,20 @@ def configure(level: str, style: str, file: str) -> None:
     """
     handler: logging.Handler
     if file:
-        handler = RotatingFileHandler(file, maxBytes=_FILE_BYTES, backupCount=_OLD_FILES)
+        handler = RotatingFileHandler(
+            file,
+            maxBytes=_FILE_BYTES,
+            backupCount=_OLD_FILES,
+            encoding="utf-8",
+            errors="backslashreplace",  # as stderr does; a log line is never lost
+        )
     else:
         handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if style == "json" else TextFormatter())
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    for former in root.handlers[:]:
+        root.removeHandler(former)
+        former.close()
+    root.addHandler(handler)
     root.setLevel(logging.WARNING)  # libraries
     logging.getLogger("mvllm_router").setLevel(level.upper())

@@ -6,7 +6,6 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from aiohttp import web
@@ -130,5 +129,6 @@ def _json(document: object) -> web.Response:
 
 
 def _marked(response: web.StreamResponse, request_id: str) -> web.StreamResponse:
-    cast(web.Response, response).headers["x-request-id"] = request_id
+    response.headers["x-request-id"] = request_id
+    response.headers["server"] = "mvllm-router"
     return response

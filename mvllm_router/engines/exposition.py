@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 
-_LABELS = r'(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?'
+_LABELS = r'(?:\{(?:[^"}\n]|"(?:[^"\\\n]|\\.)*")*\})?'
 
 
 def pattern(names: Iterable[str]) -> re.Pattern[str]:

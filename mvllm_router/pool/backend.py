@@ -69,6 +69,12 @@ class Backend:
     def has_room(self) -> bool:
         return not (self.one_at_a_time and self.in_flight)
 
+    def speaks(self, engine: str) -> None:
+        """Take it for `engine`; the capacity that another one told is not this one's."""
+        if engine != self.engine:
+            self.told_capacity = None
+        self.engine = engine
+
     def size(self, *, default: int | None = None, told: int | None = None) -> None:
         """Work out the capacity again: the file's figure, the engine's own, or a default."""
         self._default_capacity = default or self._default_capacity

@@ -40,4 +40,5 @@ class Events:
         log.log(level, "%s%s", f"{backend}: " if backend else "", message)
 
     def last(self, count: int) -> list[Event]:
-        return list(self._ring)[-count:]
+        """Return the newest `count` events, or as many as are kept; oldest first."""
+        return list(self._ring)[max(0, len(self._ring) - count) :]

@@ -79,10 +79,13 @@ class Pool:
         return backend
 
     def update(self, spec: ServerSpec) -> Backend:
-        """Give a server other settings; its counts, health and connections stay."""
+        """Give a server other settings; its counts, health and connections stay.
+
+        When its engine is no longer given, it is taken for what it was until it is recognised.
+        """
         backend = self.backends[spec.name]
-        if spec.engine != backend.spec.engine:
-            backend.engine = spec.engine
+        if spec.engine != "auto":
+            backend.speaks(spec.engine)
         backend.spec = spec
         backend.size()
         self.events.add("updated", spec.name, "settings changed")
@@ -101,12 +104,13 @@ class Pool:
         self, backend: Backend, engine: str, *, default_capacity: int, one_at_a_time: bool
     ) -> None:
         """Note which engine a backend is, and what follows from it."""
-        if (backend.engine, backend.one_at_a_time) != (engine, one_at_a_time):
-            self.events.add("recognised", backend.name, f"speaks {engine}")
-        backend.engine = engine
+        is_new = (backend.engine, backend.one_at_a_time) != (engine, one_at_a_time)
+        backend.speaks(engine)
         backend.one_at_a_time = one_at_a_time
         backend.size(default=default_capacity)
-        self._changed()
+        if is_new:
+            self.events.add("recognised", backend.name, f"speaks {engine}")
+            self._changed()
 
     def told_capacity(self, backend: Backend, slots: int | None) -> None:
         """Note how many requests the engine says it runs at once; None when it does not."""
@@ -132,9 +136,10 @@ class Pool:
 
     def health(self, backend: Backend, what: Callable[[Health], None]) -> None:
         """Apply one observation to a backend's health and record what changed by it."""
-        before = backend.health.state
-        what(backend.health)
-        if backend.health.state is not before:
+        health = backend.health
+        before = (health.state, health.ejected)
+        what(health)
+        if (health.state, health.ejected) != before:
             self._state_changed(backend)
 
     def _state_changed(self, backend: Backend) -> None:

@@ -59,7 +59,7 @@ def head_bytes(
     ]
     if framing is Framing.CHUNKED:
         lines.append(b"transfer-encoding: chunked\r\n")
-    elif (length := header(head, b"content-length")) is not None:
+    elif head.status != 204 and (length := header(head, b"content-length")) is not None:
         lines.append(b"content-length: %b\r\n" % length)
     if not keep_alive:
         lines.append(b"connection: close\r\n")

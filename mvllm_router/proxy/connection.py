@@ -185,9 +185,10 @@ class Connection(asyncio.Protocol):
     # --- what the parser finds
 
     def on_message_begin(self) -> None:
-        if self._ended:  # a second answer to one request: never the next one's
+        if self._ended:  # a second answer to one request: not the next one's, nobody's
             self._surplus = True
-        self._headers = []
+        else:
+            self._headers = []
 
     def on_status(self, reason: bytes) -> None:
         self._reason += reason
@@ -197,7 +198,7 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
-        if status < 200:  # an interim answer; the real one follows
+        if status < 200 or self._surplus:  # an interim answer; the real one follows
             self._reason = b""
             return
         http_1_0 = self._parser.get_http_version() == "1.0"
@@ -207,7 +208,8 @@ class Connection(asyncio.Protocol):
             self._ended = True
 
     def on_body(self, data: bytes) -> None:
-        self._data.append(data)
+        if not self._surplus:
+            self._data.append(data)
 
     def on_message_complete(self) -> None:
         if self._parser.get_status_code() >= 200:

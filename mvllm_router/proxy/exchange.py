@@ -200,7 +200,7 @@ class Exchange:
             self._last_pieces = (self._last_pieces[1], data)
         if ended and self._ended_too_early():
             self._write(begin + frame(data, self._framing, ended=False))
-            return self.lost(Failure.RESET, "the stream ended without [DONE]")
+            return self.lost(Failure.RESET, "the stream ended too early")
         self._write(begin + frame(data, self._framing, ended=ended))
         if ended:
             self._leave_connection(ended)

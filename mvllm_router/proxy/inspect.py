@@ -21,7 +21,7 @@ _wanted = msgspec.json.Decoder(_Wanted)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 # A multipart form field called "model", as audio uploads have it.
-_FORM_MODEL = re.compile(rb'name="?model"?\s*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n')
+_FORM_MODEL = re.compile(rb'name="?model"?[ \t]*\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]{1,256})\r\n')
 
 
 def model_of(body: bytes, content_type: str, query: str, *, must_be_json: bool) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 
@@ -39,9 +40,13 @@ _KNOWN = {path: Route(path, path, True) for path in _JSON_ROUTES} | {
 }
 
 
+# Segments that servers and proxies on the way resolve, and so would leave /v1/ by.
+_DOT_SEGMENT = re.compile(r"[/\\](?:\.|%2e){1,2}(?:[/\\]|%2f|%5c|$)", re.IGNORECASE)
+
+
 def relayed(path: str) -> Route | None:
     """Return how `path` (without its query) is relayed; None if it is not."""
     route = _KNOWN.get(path)
-    if route is None and path.startswith("/v1/"):
+    if route is None and path.startswith("/v1/") and not _DOT_SEGMENT.search(path):
         return Route("/v1/*", path, False)
     return route

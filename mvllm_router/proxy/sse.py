@@ -10,8 +10,13 @@ LONGEST_HELD = 65536
 
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d+)')
-_COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d+)')
+_PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,15})')
+_COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,15})')
+
+
+def has_event(data: bytes) -> bool:
+    """Tell whether `data` has the end of an event in it."""
+    return any(mark in data for mark in _ENDS)
 
 
 class EventCutter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from mvllm_router.proxy.sse import LONGEST_HELD, error_in_first_event
+from mvllm_router.proxy.sse import LONGEST_HELD, error_in_first_event, has_event
 
 # The server says that it is not able to take the request now, or something before it does.
 MOVES_ON = frozenset((429, 502, 503, 504))
@@ -47,19 +47,20 @@ def judge(
         if _DRAINING in data and another():
             return Verdict.MOVE, "draining"
     elif status == 200 and is_event_stream:
-        if not whole and not _has_event(data):
+        if not whole and not has_event(data):
             return Verdict.HOLD, ""
         error = error_in_first_event(data)
         if error and _may_move(*error) and another():
-            return Verdict.MOVE, f"{error[0]} in the first event"
+            return Verdict.MOVE, _why(*error)
     return Verdict.PASS, ""
-
-
-def _has_event(data: bytes) -> bool:
-    return b"\n\n" in data or b"\r\n\r\n" in data or b"\r\r" in data
 
 
 def _may_move(code: int, text: bytes) -> bool:
     # Any other 500 may have been caused by the request itself: moving it on would let one
     # bad request fell one server after the other.
     return code in MOVES_ON or _DRAINING in text
+
+
+def _why(code: int, text: bytes) -> str:
+    # Reasons are labels of a metric: only as many as there are codes that move on, and one.
+    return "draining" if _DRAINING in text else f"{code} in the first event"

@@ -328,7 +328,9 @@ def embedding(seed: int, text: str) -> list[float]:
     return [round(numbers.uniform(-1, 1), 6) for _ in range(EMBEDDING_SIZE)]
 
 
-def by_path(pages: Mapping[str, Callable[[], Page]], asked: Asked) -> Page | None:
-    """The page of a GET path, if there is one."""
-    make = pages.get(asked.path) if asked.method == "GET" else None
+def by_path(
+    pages: Mapping[str, Callable[[], Page]], asked: Asked, methods: tuple[str, ...] = ("GET",)
+) -> Page | None:
+    """The page of a path, if there is one for the request's method."""
+    make = pages.get(asked.path) if asked.method in methods else None
     return None if make is None else make()

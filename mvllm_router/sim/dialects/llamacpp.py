@@ -84,6 +84,7 @@ class LlamaCpp(Dialect):
                 ),
             },
             asked,
+            ("GET", "HEAD"),
         )
         return found or self._other(asked)
 
@@ -160,9 +161,13 @@ class LlamaCpp(Dialect):
         return Page(status, dumps({"error": error}), JSON_TYPE, close=True)
 
     def bad_json(self, error: Exception) -> Page:
-        place = getattr(error, "pos", 0) + 1
-        message = f"[json.exception.parse_error.101] parse error at column {place}: {error}"
-        return self.error(500, message, type="server_error")
+        if not isinstance(error, json.JSONDecodeError):
+            return self.missing("messages")  # valid JSON, but no object
+        place = error.pos + 1
+        message = (
+            f"[json.exception.parse_error.101] parse error at line 1, column {place}: {error.msg}"
+        )
+        return self.error(400, message)
 
     def missing(self, field: str) -> Page:
         return self.error(400, f"'{field}' is required")
@@ -205,8 +210,9 @@ class LlamaCpp(Dialect):
         return self.profile.models[0]
 
     def max_tokens_of(self, fields: Fields) -> int | None:
-        if fields.get("max_tokens") == 0:
-            return 1
+        wanted = fields.get("max_tokens")
+        if wanted in (0, -1):
+            return 1 if wanted == 0 else None  # -1: until the model ends by itself
         return super().max_tokens_of(fields)
 
     # Answers
@@ -214,16 +220,13 @@ class LlamaCpp(Dialect):
     def stream_page(self, job: Job) -> Page:
         return Page(200, content_type="text/event-stream", extra=(("X-Accel-Buffering", "no"),))
 
-    def _rest(self, job: Job) -> str:
-        name = "chat.completion.chunk" if job.kind == "chat" else "text_completion"
-        return (
-            f'"created":{job.created},"id":"{job.id}","model":{json.dumps(job.model)},'
-            f'"system_fingerprint":"{BUILD}","object":"{name}"'
-        )
-
     def prefix(self, job: Job) -> str:
-        # The choice stands first here, so this is the end of each event.
-        return self._rest(job)
+        # The choice stands first here, so this is what follows it in each event.
+        model = f'"model":{json.dumps(job.model)},"system_fingerprint":"{BUILD}"'
+        if job.kind == "completion":
+            return f'"created":{job.created},{model},"object":"text_completion"'
+        start = f'"created":{job.created},"id":"{job.id}"'
+        return f'{start},{model},"object":"chat.completion.chunk"'
 
     def opening(self, job: Job) -> str:
         return "" if job.kind == "completion" else self._event(job, "null", _ROLE_DELTA)
@@ -231,7 +234,7 @@ class LlamaCpp(Dialect):
     def token(self, job: Job, text: str, *, last: bool) -> str:
         if job.kind == "completion":
             choice = f'{{"text":"{text}","index":0,"logprobs":null,"finish_reason":null}}'
-            return f'data: {{"choices":[{choice}],{job.prefix}}}\n\n'
+            return f'data: {{"choices":[{choice}],{job.prefix},"id":"{job.id}"}}\n\n'
         return self._event(job, "null", f'{{"content":"{text}"}}')
 
     def _event(self, job: Job, finish: str, delta: str, more: str = "") -> str:
@@ -240,14 +243,15 @@ class LlamaCpp(Dialect):
 
     def closing(self, job: Job) -> str:
         ends = f'"{job.finish}"'
-        figures = f",{self._usage(job)},{self._timings(job)}"
+        usage, timings = self._usage(job), self._timings(job)
         if job.kind == "completion":
             choice = f'{{"text":"","index":0,"logprobs":null,"finish_reason":{ends}}}'
-            return f'data: {{"choices":[{choice}],{job.prefix}{figures}}}\n\n{SSE_DONE}'
+            figures = f'{usage},"id":"{job.id}",{timings}'
+            return f'data: {{"choices":[{choice}],{job.prefix},{figures}}}\n\n{SSE_DONE}'
         if not job.usage:
-            return self._event(job, ends, "{}", f",{self._timings(job)}") + SSE_DONE
-        usage = f'data: {{"choices":[],{job.prefix}{figures}}}\n\n'
-        return self._event(job, ends, "{}") + usage + SSE_DONE
+            return self._event(job, ends, "{}", f",{timings}") + SSE_DONE
+        figures = f'data: {{"choices":[],{job.prefix},{usage},{timings}}}\n\n'
+        return self._event(job, ends, "{}") + figures + SSE_DONE
 
     def _usage(self, job: Job) -> str:
         total = job.prompt_tokens + job.made
@@ -257,12 +261,9 @@ class LlamaCpp(Dialect):
         )
 
     def _timings(self, job: Job) -> str:
-        prompt_ms = self.profile.prefill_seconds * 1000
-        predicted_ms = job.made * self.profile.seconds_per_token(1) * 1000
-        return (
-            f'"timings":{{"cache_n":0,"prompt_n":{job.prompt_tokens},"prompt_ms":{prompt_ms},'
-            f'"predicted_n":{job.made},"predicted_ms":{predicted_ms}}}'
-        )
+        prompt = _timing("prompt", job.prompt_tokens, self.profile.prefill_seconds)
+        predicted = _timing("predicted", job.made, job.made * self.profile.seconds_per_token(1))
+        return f'"timings":{{"cache_n":0,{prompt},{predicted}}}'
 
     def answer(self, job: Job) -> Page:
         if job.kind == "embedding":
@@ -289,3 +290,11 @@ class LlamaCpp(Dialect):
         usage = {"prompt_tokens": job.prompt_tokens, "total_tokens": job.prompt_tokens}
         answer = {"model": job.model, "object": "list", "usage": usage, "data": data}
         return Page(200, dumps(answer), JSON_TYPE)
+
+
+def _timing(what: str, tokens: int, seconds: float) -> str:
+    return (
+        f'"{what}_n":{tokens},"{what}_ms":{seconds * 1000},'
+        f'"{what}_per_token_ms":{seconds * 1000 / max(1, tokens)},'
+        f'"{what}_per_second":{tokens / seconds if seconds else 0.0}'
+    )

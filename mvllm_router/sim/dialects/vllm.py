@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 from mvllm_router.sim.dialects.base import (
@@ -78,8 +79,10 @@ class Vllm(Dialect):
     def _other(self, asked: Asked) -> Page:
         if asked.method == "POST" and asked.path in ("/tokenize", "/detokenize"):
             return self._tokens(asked)
-        if asked.path in _GET_PATHS or self.kind_of(Asked("POST", asked.path, "", {}, b"")):
-            return Page(405, b'{"detail":"Method Not Allowed"}')
+        allowed = "POST" if self.kind_of(replace(asked, method="POST")) else "GET"
+        if asked.path in _GET_PATHS or allowed == "POST":
+            extra = (("allow", allowed),)
+            return Page(405, b'{"detail":"Method Not Allowed"}', extra=extra)
         return Page(404, b'{"detail":"Not Found"}')
 
     def _tokens(self, asked: Asked) -> Page:
@@ -215,25 +218,27 @@ class Vllm(Dialect):
 
     def token(self, job: Job, text: str, *, last: bool) -> str:
         finish = f'"{job.finish}"' if last else "null"
+        # Whatever is the last event before [DONE] tells the fingerprint.
+        end = f',"system_fingerprint":"{FINGERPRINT}"' if last and not job.usage else ""
         if job.kind == "completion":
             return (
                 f'{job.prefix}{{"index":0,"text":"{text}","logprobs":null,'
                 f'"finish_reason":{finish},"stop_reason":null,'
-                '"prompt_token_ids":null,"token_ids":null}]}\n\n'
+                '"prompt_token_ids":null,"token_ids":null}]'
+                f"{end}}}\n\n"
             )
         stop = '"stop_reason":null,' if last else ""
         return (
             f'{job.prefix}{{"index":0,"delta":{{"content":"{text}"}},"logprobs":null,'
-            f'"finish_reason":{finish},{stop}"token_ids":null}}]}}\n\n'
+            f'"finish_reason":{finish},{stop}"token_ids":null}}]{end}}}\n\n'
         )
 
     def closing(self, job: Job) -> str:
         if not job.usage:
             return SSE_DONE
-        details = "" if job.kind == "completion" else ',"completion_tokens_details":null'
         return (
-            f"{job.prefix}],{self._usage(job)}{details}}},"
-            f'"system_fingerprint":"{FINGERPRINT}"}}\n\n{SSE_DONE}'
+            f'{job.prefix}],{self._usage(job)}}},"system_fingerprint":"{FINGERPRINT}"}}\n\n'
+            + SSE_DONE
         )
 
     def answer(self, job: Job) -> Page:
