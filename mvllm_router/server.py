@@ -190,7 +190,7 @@ class Router:
         self.app.draining = True
         if self._listener is not None:
             self._listener.close()
-        self.front.pre_shutdown()  # idle clients are let go, busy ones after their answer
+        self.front.let_go()
         await self._drain(drain_timeout)
         for task in self._tasks:
             await cancel(task)

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import io
+import signal
+import sys
+from types import FrameType
+
+_INTERRUPTED = 130
+
 
 def main() -> None:
-    """Run `router`."""
+    """Run `router`; `router run` puts its own signal handlers in place of this one."""
+    signal.signal(signal.SIGINT, _interrupted)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal that cannot show a glyph or a model's name gets a question mark.
+        sys.stdout.reconfigure(errors="replace")
     from mvllm_router.cli.app import app
 
     app()
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(_INTERRUPTED)

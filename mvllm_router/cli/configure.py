@@ -8,8 +8,9 @@ from pathlib import Path
 
 import typer
 
-from mvllm_router.cli.output import Exit, as_json, fail, problems
-from mvllm_router.config import Config, ConfigError, ServerSpec, load, template
+from mvllm_router.cli.output import Exit, as_json, fail, problems, styled
+from mvllm_router.config import Config, ConfigError, Problem, ServerSpec, load, template
+from mvllm_router.config.problems import printable
 
 
 def write_template(path: Path, *, force: bool) -> None:
@@ -20,7 +21,7 @@ def write_template(path: Path, *, force: bool) -> None:
         path.write_text(template(), encoding="utf-8")
     except OSError as error:
         fail(f"cannot write {path}: {error.strerror}", Exit.FAILED)
-    typer.echo(f"wrote {path}: name your servers in it, then `router check --connect`")
+    typer.echo(f"wrote {path}: name your servers in it, then `router check --connect`", err=True)
 
 
 def check_config(path: Path, *, connect: bool, as_document: bool) -> None:
@@ -29,18 +30,31 @@ def check_config(path: Path, *, connect: bool, as_document: bool) -> None:
         config = load(path)
     except ConfigError as error:
         if as_document:
-            as_json({"ok": False, "problems": [str(problem) for problem in error.problems]})
+            as_json({"ok": False, "problems": [_as_document(p) for p in error.problems]})
         problems(str(error))
         raise typer.Exit(Exit.USAGE) from None
     for warning in config.warnings:
         problems(warning.render())
     found = asyncio.run(_ask_all(config)) if connect else [_unasked(s) for s in config.servers]
+    ok = all(server.ok for server in found)
     if as_document:
-        as_json({"ok": all(server.ok for server in found), "servers": [vars(s) for s in found]})
+        warnings = [_as_document(warning) for warning in config.warnings]
+        as_json({"ok": ok, "problems": warnings, "servers": [vars(server) for server in found]})
     else:
-        _print(path, found)
-    if not all(server.ok for server in found):
+        _print(path, found, asked=connect)
+    if not ok:
         raise typer.Exit(Exit.FAILED)
+
+
+def _as_document(problem: Problem) -> dict[str, object]:
+    return {
+        "label": problem.label,
+        "message": problem.message,
+        "place": problem.place,
+        "line": problem.line,
+        "column": problem.column,
+        "hint": problem.hint,
+    }
 
 
 @dataclass
@@ -87,12 +101,24 @@ async def _ask_all(config: Config) -> list[Found]:
         await prober.close()
 
 
-def _print(path: Path, found: list[Found]) -> None:
+def _print(path: Path, found: list[Found], *, asked: bool) -> None:
+    width = max((len(server.name) for server in found), default=0)
     for server in found:
         mark, colour = ("ok", typer.colors.GREEN) if server.ok else ("down", typer.colors.RED)
-        typer.secho(f"{mark:<4} ", fg=colour, nl=False)
-        capacity = "" if server.capacity is None else f", {server.capacity:g} at once"
-        models = f", {', '.join(server.models)}" if server.models else ""
-        typer.echo(f"{server.name}  {server.says or server.engine + capacity + models}")
-    good = sum(server.ok for server in found)
-    typer.echo(f"{path}: {good} of {len(found)} servers ok" if found else f"{path}: no servers")
+        # A server may say anything, also what a terminal would act on.
+        facts = printable(server.says or ", ".join(_facts(server)))
+        typer.echo(f"{styled(f'{mark:<4}', colour)}  {server.name:<{width}}  {facts}")
+    typer.echo(f"{path}: {_summary(found, asked=asked)}")
+
+
+def _facts(server: Found) -> list[str]:
+    capacity = [] if server.capacity is None else [f"{server.capacity:g} at once"]
+    return [server.engine, *capacity, *server.models]
+
+
+def _summary(found: list[Found], *, asked: bool) -> str:
+    if not found:
+        return "no servers"
+    if not asked:
+        return f"no problems, {len(found)} servers (--connect asks them)"
+    return f"{sum(server.ok for server in found)} of {len(found)} servers answer well"

@@ -8,8 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import IO
 
+from mvllm_router.cli.output import Exit, fail
 from mvllm_router.config import ServerSpec
+
+# Seconds that the child gets to end by itself.
+_GRACE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,26 @@ def start_demo(api_key: str | None = None) -> Iterator[Demo]:
         stdin.write(json.dumps({"url": router_url, "api_key": api_key}) + "\n")
         stdin.flush()
 
-    with process:  # closes the pipes and waits
-        told = json.loads(process.stdout.readline())
-        specs = tuple(ServerSpec(url=s["url"], name=s["name"]) for s in told["servers"])
-        yield Demo(specs, go)
-        stdin.close()
+    try:
+        yield Demo(_servers(process, process.stdout), go)
+    finally:
+        _end(process)
+
+
+def _servers(process: subprocess.Popen[str], stdout: IO[str]) -> tuple[ServerSpec, ...]:
+    """Read what the child says when it is ready; it says nothing when it could not start."""
+    line = stdout.readline()
+    if not line:
+        code = process.wait()
+        fail(f"the simulated servers did not start (exit code {code})", Exit.FAILED)
+    return tuple(ServerSpec(url=s["url"], name=s["name"]) for s in json.loads(line)["servers"])
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with process:  # closes its pipes
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()

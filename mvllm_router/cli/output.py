@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from enum import IntEnum
 from typing import NoReturn
 
@@ -10,20 +11,26 @@ import typer
 
 
 class Exit(IntEnum):
-    """The exit codes of all commands."""
+    """The exit codes of all commands; 130, interrupted, is `mvllm_router.cli`'s."""
 
     OK = 0
     FAILED = 1  # a check or an operation failed
     USAGE = 2  # wrong usage or configuration
     UNREACHABLE = 3  # no router answers
     NOT_AUTHORISED = 4  # the API key is missing or wrong
-    INTERRUPTED = 130  # Ctrl-C
+
+
+def styled(text: str, colour: str) -> str:
+    """Return `text` in a colour, or plain where NO_COLOR asks for that.
+
+    What is not a terminal gets it plain in any case, from `typer.echo`.
+    """
+    return text if os.environ.get("NO_COLOR") else typer.style(text, fg=colour, bold=True)
 
 
 def fail(message: str, code: Exit, *, hint: str = "") -> NoReturn:
     """Say on stderr what is wrong and what to do, and end with `code`."""
-    typer.secho("error: ", fg=typer.colors.RED, bold=True, err=True, nl=False)
-    typer.echo(message, err=True)
+    problems(f"error: {message}")
     if hint:
         typer.echo(f"hint: {hint}", err=True)
     raise typer.Exit(code)
@@ -34,8 +41,7 @@ def problems(text: str) -> None:
     for line in text.splitlines():
         for label, colour in (("error:", typer.colors.RED), ("warning:", typer.colors.YELLOW)):
             if line.startswith(label):
-                typer.secho(label, fg=colour, bold=True, err=True, nl=False)
-                line = line[len(label) :]
+                line = styled(label, colour) + line[len(label) :]
         typer.echo(line, err=True)
 
 

@@ -11,7 +11,7 @@ import typer
 
 from mvllm_router import __version__
 from mvllm_router.cli.output import Exit, fail, problems
-from mvllm_router.config import Config, ConfigError, Override, load
+from mvllm_router.config import Config, ConfigError, Override, ServerSpec, load
 
 log = logging.getLogger("mvllm_router")
 
@@ -20,7 +20,8 @@ _WAYS = """nothing to route to. Begin in one of three ways:
   router init && router run                        servers in a file, servers.toml
   router run --demo                                three simulated servers, to try it"""
 
-_LOOPBACK = ("127.", "::1", "localhost")
+# Seconds that the simulated clients of a demo get to finish, unless a time was asked for.
+_DEMO_PATIENCE = 1.0
 
 
 def run_router(
@@ -40,7 +41,7 @@ def run_router(
         flags: settings given as options, by their name in the file.
         demo: add the simulated servers.
     """
-    urls = [text for text in arguments if not (max_load and text.isdigit())]
+    urls = [text for text in arguments if not (max_load and text.isdecimal())]
     loads = [*max_load, *(int(text) for text in arguments if text not in urls)]
     path = config_path or _default_path(urls, demo)
     if path is None and not urls and not demo:
@@ -64,8 +65,19 @@ def run_router(
     from mvllm_router.cli.demo import start_demo
 
     with start_demo(config.settings.api_key or None) as servers:
-        config = replace(config, servers=(*config.servers, *servers.servers))
-        return _serve(config, None, servers.go)
+        return _serve(_with_demo(config, servers.servers), None, servers.go)
+
+
+def _with_demo(config: Config, servers: tuple[ServerSpec, ...]) -> Config:
+    """Add the simulated servers, which have the names of real ones where a file is tried."""
+    taken = {spec.name for spec in config.servers}
+    for spec in servers:
+        if spec.name in taken:
+            fail(f"--demo has a server called `{spec.name}`, and so has the file", Exit.USAGE)
+    settings = config.settings
+    if config.origins["shutdown_timeout"] == "default":
+        settings = replace(settings, shutdown_timeout=_DEMO_PATIENCE)
+    return replace(config, servers=(*config.servers, *servers), settings=settings)
 
 
 def _default_path(urls: Sequence[str], demo: bool) -> Path | None:
@@ -80,7 +92,7 @@ def _configure_logs(config: Config) -> None:
     try:
         logs.configure(settings.log_level, settings.log_format, settings.log_file)
     except OSError as error:
-        fail(f"cannot write the log: {error}", Exit.USAGE)
+        fail(f"cannot write the log {settings.log_file}: {error.strerror}", Exit.USAGE)
     for warning in config.warnings:
         log.warning("%s", warning.render().removeprefix("warning: "))
 
@@ -109,17 +121,27 @@ def _serve(
 
 
 def _greet(url: str, config: Config) -> None:
-    settings = config.settings
+    settings, count = config.settings, len(config.servers)
     log.info(
-        "mvllm-router %s on %s, %d servers, policy %s (Ctrl-C to stop)",
+        "mvllm-router %s on %s, %d server%s, policy %s (Ctrl-C to stop)",
         __version__,
         url,
-        len(config.servers),
+        count,
+        "" if count == 1 else "s",
         settings.policy,
     )
-    if not settings.api_key and not settings.host.startswith(_LOOPBACK):
+    if not settings.api_key and not _is_loopback(settings.host):
         log.warning(
-            "everybody who reaches %s:%d may use it: set ROUTER_API_KEY to ask for a key",
+            "listening on %s without an API key: whoever reaches it may use it "
+            "(ROUTER_API_KEY asks for a key)",
             settings.host,
-            settings.port,
         )
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"

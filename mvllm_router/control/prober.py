@@ -7,10 +7,12 @@ import asyncio
 import aiohttp
 
 from mvllm_router.config import ServerSpec
+from mvllm_router.config.problems import printable
 from mvllm_router.engines.recognise import Answer
 
 # vLLM's metrics are 50 to 90 KB; whatever sends megabytes is no answer of an engine.
 _LONGEST_ANSWER = 8 * 1024 * 1024
+_LONGEST_REASON = 200  # characters
 
 
 class NoAnswer(Exception):
@@ -58,9 +60,16 @@ class Prober:
         except aiohttp.ClientConnectorError as error:
             refused = isinstance(error.os_error, ConnectionRefusedError)
             reason = "connection refused" if refused else f"cannot connect ({error.os_error})"
-            raise NoAnswer(reason, refused=refused) from None
+            raise NoAnswer(_in_one_line(reason), refused=refused) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NoAnswer(f"{type(error).__name__}: {error}"[:200]) from None
+            raise NoAnswer(
+                _in_one_line(f"no HTTP answer ({error or type(error).__name__})")
+            ) from None
+
+
+def _in_one_line(text: str) -> str:
+    """Make an error fit for a log and for JSON: it may quote whatever a server sent."""
+    return printable(" ".join(text.split()))[:_LONGEST_REASON]
 
 
 async def _limited(response: aiohttp.ClientResponse) -> bytes:

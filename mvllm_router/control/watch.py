@@ -12,7 +12,7 @@ from mvllm_router.config import Settings
 from mvllm_router.control.prober import NoAnswer, Prober
 from mvllm_router.engines import Engine, get, read_models
 from mvllm_router.engines.recognise import FIRST, Answer, conclusion, next_question
-from mvllm_router.pool import Backend, Pool, State
+from mvllm_router.pool import Backend, Pool, Sample
 from mvllm_router.tasks import cancel, spawn
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,9 @@ RECHECK = 1.0
 _NO_METRICS_PAUSE = 30.0
 # Metrics come from the same event loop as the tokens in most engines: be patient.
 _SCRAPE_TIMEOUT = 5.0
+# No count and no gauge of an engine comes near it; beyond, sums would stop being numbers.
+_LARGEST = 1e15
+_WRONG_KEY = (401, 403)
 
 
 class Watch:
@@ -36,6 +39,7 @@ class Watch:
         self._wake = asyncio.Event()
         self._checked = asyncio.Event()  # the first check has been made
         self._tasks: list[asyncio.Task[None]] = []
+        self._noticed = 0.0  # when the trouble began that `notice` has acted on
 
     def start(self) -> None:
         name = self.backend.name
@@ -55,6 +59,13 @@ class Watch:
     def wake(self) -> None:
         """Check soon: something happened to the backend."""
         self._wake.set()
+
+    def notice(self) -> None:
+        """Check soon if requests have just shown the backend to be in trouble."""
+        health = self.backend.health
+        if health.ejected and health.since != self._noticed:
+            self._noticed = health.since
+            self.wake()
 
     # --- health
 
@@ -76,11 +87,10 @@ class Watch:
 
     def _trust_after_a_while(self) -> None:
         """Without active checks, let a backend in again that was taken out some time ago."""
-        health = self.backend.health
-        down_for = time.monotonic() - health.since
-        if health.state is State.DOWN and down_for >= self.settings.auto_recovery_threshold:
+        out_for = time.monotonic() - self.backend.health.since
+        if not self.backend.is_up and out_for >= self.settings.auto_recovery_threshold:
             self._pool.health(
-                self.backend, lambda h: h.trust_again(f"tried again after {down_for:.0f} s")
+                self.backend, lambda h: h.trust_again(f"tried again after {out_for:.0f} s")
             )
 
     async def check(self) -> None:
@@ -92,9 +102,11 @@ class Watch:
             engine = get(self._engine_name())
             answer = await self._ask(engine.health_path)
             seconds = time.monotonic() - begun
-            if answer.status == 200:
-                await self._learn(engine, answer)
-            self._note(answer, engine, seconds)
+            locked = await self._learn(engine, answer) if answer.status == 200 else None
+            if locked is not None:
+                self._note_wrong_key(locked, seconds)
+            else:
+                self._note(answer, engine, seconds)
         except NoAnswer as problem:
             self._note_silence(problem, begun)
 
@@ -104,11 +116,17 @@ class Watch:
             self._pool.health(self.backend, lambda h: h.check_passed(now, seconds))
         elif answer.status == 503 and b"oading" in answer.body:
             self._pool.health(self.backend, lambda h: h.is_loading(now, "it is loading its model"))
+        elif answer.status in _WRONG_KEY:
+            self._note_wrong_key(f"{engine.health_path} answered {answer.status}", seconds)
         else:
             reason = f"{engine.health_path} answered {answer.status}"
-            if answer.status in (401, 403):
-                reason += ": it wants another api_key"
             self._pool.health(self.backend, lambda h: h.check_failed(now, reason, seconds=seconds))
+
+    def _note_wrong_key(self, what: str, seconds: float) -> None:
+        now = self._pool.wall()
+        key = "another" if self.backend.spec.api_key else "an"
+        reason = f"{what}: it wants {key} api_key"
+        self._pool.health(self.backend, lambda h: h.check_failed(now, reason, seconds=seconds))
 
     def _note_silence(self, problem: NoAnswer, begun: float) -> None:
         if problem.timed_out and self.backend.last_byte > begun:
@@ -123,7 +141,8 @@ class Watch:
 
     def _must_recognise(self) -> bool:
         """Ask again whenever it was away: another engine may have come back at its address."""
-        return self.backend.spec.engine == "auto" and not self.backend.is_up
+        is_known = self.backend.is_up and self.backend.engine != "auto"
+        return self.backend.spec.engine == "auto" and not is_known
 
     def _engine_name(self) -> str:
         return "openai" if self.backend.engine == "auto" else self.backend.engine
@@ -145,22 +164,44 @@ class Watch:
             one_at_a_time=engine.one_at_a_time,
         )
 
-    async def _learn(self, engine: Engine, health: Answer) -> None:
-        """Read capacity and models; a backend is let in only when they are known."""
+    async def _learn(self, engine: Engine, health: Answer) -> str | None:
+        """Read capacity and models; a backend is let in only when they are known.
+
+        Returns:
+            What it refused to tell for want of the right key: most engines guard these
+            answers and not their health.
+        """
         if self.backend.spec.engine != "auto":
             self._adopt_engine(self.backend.spec.engine)
-        if engine.capacity_path and not self.backend.is_up:
-            document = _json(await self._ask(engine.capacity_path))
-            self._pool.told_capacity(self.backend, engine.read_capacity(document))
-        if engine.models_path == engine.health_path:
-            self._pool.told_models(self.backend, read_models(_json(health)))
-        elif engine.models_path and self._may_ask_models(engine):
+        if engine.capacity_path:
+            answer = await self._ask(engine.capacity_path)
+            if answer.status in _WRONG_KEY:
+                return f"{engine.capacity_path} answered {answer.status}"
+            self._pool.told_capacity(self.backend, engine.read_capacity(_json(answer)))
+        answer = health
+        if engine.models_path != engine.health_path:
+            if engine.models_path is None or not self._may_ask_models(engine):
+                return None
             answer = await self._ask(engine.models_path)
+        if answer.status in _WRONG_KEY:
+            return f"{engine.models_path} answered {answer.status}"
+        self._hear_models(answer)
+        return None
+
+    def _hear_models(self, answer: Answer) -> None:
+        """Note the models; an error that passes changes nothing of what is known."""
+        if answer.status < 500 or self.backend.cards is None:
             self._pool.told_models(self.backend, read_models(_json(answer)))
 
     def _may_ask_models(self, engine: Engine) -> bool:
-        """Asking a server that takes one request at a time would cut a running stream."""
-        return not engine.one_at_a_time or not self.backend.in_flight
+        """Asking a server that takes one request at a time would cut a running stream.
+
+        That may be a stream of somebody else, so it is asked only when it has to be.
+        """
+        if not engine.one_at_a_time:
+            return True
+        is_known = self.backend.is_up and self.backend.cards is not None
+        return not is_known and not self.backend.in_flight
 
     # --- scraping
 
@@ -193,7 +234,7 @@ class Watch:
             return _NO_METRICS_PAUSE
         sample = engine.read_metrics(answer.body.decode("utf-8", "replace"))
         own = max(before, self.backend.in_flight)
-        self._pool.scraped(self.backend, sample, own, interval)
+        self._pool.scraped(self.backend, _plausible(sample), own, interval)
         return 0.0
 
     async def _ask(self, path: str, timeout: float | None = None) -> Answer:
@@ -202,12 +243,30 @@ class Watch:
 
 
 def _json(answer: Answer) -> object:
+    """Read a JSON answer; None for what is none, or could not be passed on as JSON."""
     if answer.status != 200:
         return None
     try:
-        return json.loads(answer.body)
-    except ValueError:
+        document: object = json.loads(answer.body)
+        # NaN, half of a surrogate pair: Python reads them, but clients would not.
+        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         return None
+    return document
+
+
+def _plausible(sample: Sample) -> Sample:
+    """Leave out what no engine means: a score or a JSON document could not hold it."""
+    values = (
+        sample.running,
+        sample.waiting,
+        sample.kv_usage,
+        sample.prompt_tokens,
+        sample.generation_tokens,
+    )
+    if all(value is None or 0 <= value <= _LARGEST for value in values):
+        return sample
+    return Sample(*(v if v is not None and 0 <= v <= _LARGEST else None for v in values))
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

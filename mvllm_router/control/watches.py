@@ -18,7 +18,7 @@ class Watches:
         self._prober = prober
         self._settings = settings
         self._watches: dict[str, Watch] = {}
-        pool.listeners.append(self._wake_those_in_trouble)
+        pool.listeners.append(self._notice_trouble)
 
     async def follow(self, settings: Settings) -> None:
         """Start watching new backends, stop for removed ones, and use `settings` for all."""
@@ -45,7 +45,6 @@ class Watches:
         for watch in watches.values():
             await watch.stop()
 
-    def _wake_those_in_trouble(self) -> None:
+    def _notice_trouble(self) -> None:
         for watch in self._watches.values():
-            if watch.backend.health.ejected:
-                watch.wake()
+            watch.notice()

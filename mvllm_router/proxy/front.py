@@ -46,11 +46,12 @@ SENT_AND_CLOSE = Sent(keep_alive=False)
 class FrontConnection(web.RequestHandler):
     """A client's connection; passes its back-pressure on to the backend that feeds it."""
 
-    __slots__ = ("_exchange",)
+    __slots__ = ("_exchange", "busy")
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._exchange: Exchange | None = None
+        self.busy = False  # a request of this client is being answered
 
     def attach(self, exchange: Exchange) -> None:
         """Let `exchange` write to this client until `detach`."""
@@ -94,7 +95,7 @@ class Front(web.Server):
 
     def __init__(self, handler: Handler) -> None:
         super().__init__(
-            cast(Any, handler),
+            cast(Any, self._handle),
             handler_cancellation=True,
             access_log=None,
             auto_decompress=False,
@@ -102,9 +103,25 @@ class Front(web.Server):
             max_line_size=16384,
             max_field_size=32768,
         )
+        self._handler = handler
 
     def __call__(self) -> FrontConnection:
         return FrontConnection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        connection = cast(FrontConnection, request.protocol)
+        connection.busy = True
+        try:
+            return await self._handler(request)
+        finally:
+            connection.busy = False
+
+    def let_go(self) -> None:
+        """Close idle connections now, and each of the others after its answer."""
+        for connection in self.connections:
+            connection.close()
+            if not cast(FrontConnection, connection).busy:
+                connection.force_close()
 
 
 def error_response(error: RouterError) -> web.Response:

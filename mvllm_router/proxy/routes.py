@@ -41,7 +41,8 @@ _KNOWN = {path: Route(path, path, True) for path in _JSON_ROUTES} | {
 
 
 # Segments that servers and proxies on the way resolve, and so would leave /v1/ by.
-_DOT_SEGMENT = re.compile(r"[/\\](?:\.|%2e){1,2}(?:[/\\]|%2f|%5c|$)", re.IGNORECASE)
+_SLASH = r"(?:[/\\]|%2f|%5c)"
+_DOT_SEGMENT = re.compile(rf"{_SLASH}(?:\.|%2e){{1,2}}(?:{_SLASH}|$)", re.IGNORECASE)
 
 
 def relayed(path: str) -> Route | None:

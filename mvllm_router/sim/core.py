@@ -50,6 +50,7 @@ class Core:
         self.ends: dict[Outcome, int] = {"served": 0, "aborted": 0, "failed": 0}
         self.stopping = False
         self.held = False
+        self.refusing = False  # no connection is to be used again
         self._tasks: set[asyncio.Task[Any]] = set()
         self._watchers: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
@@ -97,10 +98,11 @@ class Core:
     async def slot(self, job: Job) -> AsyncIterator[None]:
         """Queue for a slot, read the prompt, and hold the slot meanwhile."""
         self._interrupt()
+        turn = self.state.slots.line_up()
         self.state.jobs.append(job)
         self.changed()
         try:
-            await self.state.slots.enter()
+            await self.state.slots.wait(turn)
             try:
                 self.state.entered(job)
                 self.changed()
@@ -120,7 +122,9 @@ class Core:
     async def lock(self) -> AsyncIterator[None]:
         """Hold a slot for something that is no job."""
         self._interrupt()
-        await self.state.slots.enter()
+        turn = self.state.slots.line_up()
+        self.changed()
+        await self.state.slots.wait(turn)
         try:
             yield
         finally:

@@ -108,7 +108,7 @@ class SimEngine:
         await self._http.shutdown(timeout=KEEP_ALIVE_SECONDS)
         self._http = None
         self._core.plan.clear()
-        self._core.stopping = self._core.held = False
+        self._core.stopping = self._core.held = self._core.refusing = False
         self._core.changed()
 
     async def __aenter__(self) -> SimEngine:
@@ -142,6 +142,13 @@ class SimEngine:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+
+    def _close_idle(self) -> None:
+        assert self._http is not None
+        for connection in self._http.connections:
+            transport = connection.transport
+            if transport is not None and transport not in self._service.busy:
+                transport.close()
 
     # What tests look at
 
@@ -235,12 +242,14 @@ class SimEngine:
         """
         self._core.plan.add(Injection(fault, after_events, everywhere, seconds), times)
         if fault is Fault.REFUSE and self._http is not None:
+            self._core.refusing = True
             self._close_listener()
-            self._http.pre_shutdown()  # ends idle connections, which would go on being used
+            self._close_idle()
 
     def clear(self) -> None:
         """Forget all faults; a closed listener opens again."""
         self._core.plan.clear()
+        self._core.refusing = False
         if not self._core.state.loading:
             self._reopen()
 

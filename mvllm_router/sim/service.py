@@ -28,19 +28,29 @@ class Service:
         self._control = control
         # Keyed by the task that aiohttp runs for each connection.
         self._answers: WeakKeyDictionary[asyncio.Task[None], int] = WeakKeyDictionary()
+        self.busy: set[asyncio.BaseTransport | None] = set()  # connections with a request
 
     async def handle(self, request: web.BaseRequest) -> Sent:
         """Answer one request, or break off as a fault says."""
+        transport = request.transport
+        self.busy.add(transport)
+        try:
+            wire = await self._handle(request)
+        finally:
+            self.busy.discard(transport)
+        return Sent(keep_alive=wire.keep and not self._core.refusing)
+
+    async def _handle(self, request: web.BaseRequest) -> Wire:
         wire = Wire(request, self._dialect, last=self._is_last(request))
         if request.headers.get("Expect", "").lower() == "100-continue":
             wire.go_on()
         asked = await _read(request)
         if asked.path == "/sim/fault":
             wire.send(self._control(asked.method, asked.body))
-            return wire.sent
+            return wire
         self._core.requests.append(_received(request, asked.body))
         await self._dispatch(asked, wire)
-        return wire.sent
+        return wire
 
     def _is_last(self, request: web.BaseRequest) -> bool:
         most = self._dialect.answers_per_connection

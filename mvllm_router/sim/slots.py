@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+Turn = asyncio.Future[None]
+
 
 class Slots:
-    """Counts who runs and who waits. `enter` and `leave` come in pairs."""
+    """Counts who runs and who waits: `line_up`, then `wait`, then `leave`."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.running = 0
-        self._queue: deque[asyncio.Future[None]] = deque()
+        self._queue: deque[Turn] = deque()
 
     @property
     def waiting(self) -> int:
@@ -24,24 +26,26 @@ class Slots:
         """Whether the next request would have to wait."""
         return self.running >= self.limit
 
-    async def enter(self) -> None:
-        """Take a slot, in the order of arrival. Whoever is cancelled here holds none."""
-        if not self.full:
+    def line_up(self) -> Turn:
+        """Take a slot or a place in the queue, which `waiting` counts from now on."""
+        turn: Turn = asyncio.get_running_loop().create_future()
+        if self.full:
+            self._queue.append(turn)
+        else:
             self.running += 1
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._queue.append(turn)
+            turn.set_result(None)
+        return turn
+
+    async def wait(self, turn: Turn) -> None:
+        """Return with the slot. Whoever is cancelled here has no slot and no place."""
         try:
             await turn
         except asyncio.CancelledError:
-            self._withdraw(turn)
+            if turn in self._queue:
+                self._queue.remove(turn)
+            elif not turn.cancelled():
+                self.leave()  # the slot had been handed over in the same loop step
             raise
-
-    def _withdraw(self, turn: asyncio.Future[None]) -> None:
-        if turn in self._queue:
-            self._queue.remove(turn)
-        elif not turn.cancelled():
-            self.leave()  # the slot had been handed over in the same loop step
 
     def leave(self) -> None:
         """Give the slot back; the first in the queue has it at once."""

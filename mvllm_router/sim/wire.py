@@ -46,14 +46,9 @@ class Wire:
     def __init__(self, request: web.BaseRequest, dialect: Dialect, *, last: bool) -> None:
         self._request = request
         self._dialect = dialect
-        self._keep = request.keep_alive and not last and dialect.version == "HTTP/1.1"
+        self.keep = request.keep_alive and not last and dialect.version == "HTTP/1.1"
         self.begun = False  # the head of a stream is out
         self.broken = False  # this side has cut the connection
-
-    @property
-    def sent(self) -> Sent:
-        """The handler's result."""
-        return Sent(keep_alive=self._keep)
 
     def send(self, page: Page) -> None:
         """A whole answer in one write."""
@@ -84,8 +79,8 @@ class Wire:
         self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _head(self, page: Page, length: int | None) -> bytes:
-        self._keep = self._keep and not page.close
-        return self._dialect.head(page if self._keep else replace(page, close=True), length)
+        self.keep = self.keep and not page.close
+        return self._dialect.head(page if self.keep else replace(page, close=True), length)
 
     def _write(self, data: bytes) -> None:
         self._transport().write(data)

@@ -1,0 +1,140 @@
+"""The options of `router run`, and those that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+_LISTEN, _ROUTING, _LOGGING = "Listen", "Routing", "Logging"
+
+
+def _setting(*names: str, help: str, panel: str, metavar: str) -> Any:
+    """Make an option for a setting: a text, which the configuration checks with the others."""
+    return typer.Option(
+        *names, help=help, rich_help_panel=panel, metavar=metavar, show_default=False
+    )
+
+
+def flag(*names: str, help: str, **more: Any) -> Any:
+    """Make an option without a value."""
+    return typer.Option(*names, help=help, metavar="", show_envvar=False, **more)
+
+
+# typer reads these at run time, on Python 3.10 as well: no `X | None` here.
+ConfigPath = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        envvar="ROUTER_CONFIG",
+        show_envvar=False,
+        help="The configuration; servers.toml if that is there.",
+        show_default=False,
+    ),
+]
+AsJson = Annotated[bool, flag("--json", help="Print JSON for programs.")]
+Servers = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    typer.Argument(
+        metavar="URL",
+        help="Servers to route to, such as http://gpu1:8000; no file is needed then.",
+        show_default=False,
+    ),
+]
+Demo = Annotated[
+    bool,
+    flag(
+        "--demo",
+        envvar="ROUTER_DEMO",
+        help="Try it with three simulated servers and a trickle of traffic.",
+    ),
+]
+MaxLoad = Annotated[
+    Optional[list[int]],  # noqa: UP045
+    typer.Option(
+        "--max-load",
+        metavar="N",
+        envvar="ROUTER_MAX_LOAD",
+        show_envvar=False,
+        help="Requests that each URL can work on at once: one number for all, or one for each.",
+        rich_help_panel=_ROUTING,
+        show_default=False,
+    ),
+]
+Policy = Annotated[
+    Optional[str],  # noqa: UP045
+    _setting(
+        "--policy",
+        help="How a server is chosen: least_load (the default), round_robin or random.",
+        panel=_ROUTING,
+        metavar="NAME",
+    ),
+]
+Host = Annotated[
+    Optional[str],  # noqa: UP045
+    _setting(
+        "--host",
+        help="Address to listen on, by default 127.0.0.1; 0.0.0.0 lets other machines in.",
+        panel=_LISTEN,
+        metavar="ADDRESS",
+    ),
+]
+Port = Annotated[
+    Optional[str],  # noqa: UP045
+    _setting(
+        "--port", "-p", help="Port to listen on, by default 8888.", panel=_LISTEN, metavar="PORT"
+    ),
+]
+ApiKey = Annotated[
+    Optional[str],  # noqa: UP045
+    _setting(
+        "--api-key",
+        help="Key that clients must present; ROUTER_API_KEY keeps it out of `ps`.",
+        panel=_LISTEN,
+        metavar="KEY",
+    ),
+]
+Console = Annotated[
+    bool,
+    flag(
+        "--console",
+        envvar="ROUTER_CONSOLE",
+        help="Plain logs on stderr, as without a terminal.",
+        rich_help_panel=_LOGGING,
+    ),
+]
+LogLevel = Annotated[
+    Optional[str],  # noqa: UP045
+    _setting(
+        "--log-level",
+        help="debug, info (the default), warning or error.",
+        panel=_LOGGING,
+        metavar="LEVEL",
+    ),
+]
+LogFormat = Annotated[
+    Optional[str],  # noqa: UP045
+    _setting("--log-format", help="text (the default) or json.", panel=_LOGGING, metavar="FORMAT"),
+]
+LogFile = Annotated[
+    Optional[str],  # noqa: UP045
+    _setting(
+        "--log-file", help="File for the log, in place of stderr.", panel=_LOGGING, metavar="FILE"
+    ),
+]
+RouterUrl = Annotated[
+    str, typer.Argument(metavar="URL", envvar="ROUTER_URL", help="The router's address.")
+]
+RouterKey = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        envvar="ROUTER_API_KEY",
+        help="The router's key.",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,73 @@
+"""The histogram counts exactly, and its quantiles are those of Prometheus."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from mvllm_router.histogram import SECONDS, Histogram
+
+
+def test_an_observation_at_a_bound_belongs_below_it() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.0, 1.0, 1.5, 2.0, 2.0001):
+        histogram.observe(value)
+    assert histogram.counts == [2, 2, 1]
+    assert histogram.count == 5
+    assert histogram.total == pytest.approx(6.5001)
+
+
+def test_cumulative_counts_grow_up_to_infinity() -> None:
+    histogram = Histogram((0.5, 1.0))
+    for value in (0.1, 0.7, 0.8, 9.0):
+        histogram.observe(value)
+    assert histogram.cumulative() == [("0.5", 1.0), ("1.0", 3.0), ("+Inf", 4.0)]
+
+
+def test_cumulative_agrees_with_counting() -> None:
+    histogram, draw = Histogram(), random.Random(7)
+    values = [draw.expovariate(0.2) for _ in range(500)]
+    for value in values:
+        histogram.observe(value)
+    for bound, count in histogram.cumulative():
+        limit = math.inf if bound == "+Inf" else float(bound)
+        assert count == sum(value <= limit for value in values)
+
+
+def test_the_bounds_rise() -> None:
+    assert list(SECONDS) == sorted(set(SECONDS))
+
+
+def test_an_empty_histogram_has_no_quantile() -> None:
+    assert Histogram().quantile(0.5) is None
+
+
+def test_quantiles_are_linear_within_a_bucket() -> None:
+    histogram = Histogram((1.0, 3.0))
+    for _ in range(4):
+        histogram.observe(2.0)
+    assert histogram.quantile(0.5) == 2.0
+    assert histogram.quantile(0.25) == 1.5
+    assert histogram.quantile(1.0) == 3.0
+
+
+def test_the_first_bucket_begins_at_zero() -> None:
+    histogram = Histogram((1.0, 3.0))
+    histogram.observe(0.9)
+    assert histogram.quantile(0.5) == 0.5
+
+
+def test_empty_buckets_are_passed_over() -> None:
+    histogram = Histogram((1.0, 2.0, 3.0, 4.0))
+    histogram.observe(0.5)
+    histogram.observe(3.5)
+    assert histogram.quantile(0.5) == 1.0
+    assert histogram.quantile(0.75) == 3.5
+
+
+def test_a_quantile_in_the_open_bucket_is_its_lower_bound() -> None:
+    histogram = Histogram((1.0, 2.0))
+    histogram.observe(100.0)
+    assert histogram.quantile(0.5) == 2.0
