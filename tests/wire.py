@@ -127,7 +127,7 @@ class RawClient:
     def post(self, body: bytes, path: bytes = b"/v1/chat/completions", *lines: bytes) -> None:
         more = b"".join(line + b"\r\n" for line in lines)
         self.send(
-            b"POST %b HTTP/1.1\r\nhost: x\r\n%bcontent-length: %d\r\n\r\n%b"
+            b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b"
             % (path, more, len(body), body)
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mvllm_router.api.health import timestamp
-from mvllm_router.pool import Backend, Load, Pool, State
+from mvllm_router.pool import Backend, Load, Pool, Sample, State
 
 # The predecessor's words for the states that it had.
 _HEALTH_STATUS = {State.UP: "healthy", State.DOWN: "unhealthy", State.CHECKING: "checking"}
@@ -56,20 +56,25 @@ def _server(pool: Pool, backend: Backend, load: Load, now: float) -> dict[str, o
 
 def _detailed(backend: Backend) -> dict[str, float | None]:
     """Return what the server itself said last; null is "it did not say"."""
-    sample = backend.scrape.sample if backend.scrape else None
+    sample = backend.scrape.sample if backend.scrape else Sample()
     return {
-        "num_requests_running": sample.running if sample else None,
-        "num_requests_waiting": sample.waiting if sample else None,
-        "gpu_cache_usage_perc": sample.kv_usage if sample else None,
-        "prompt_tokens_total": sample.prompt_tokens if sample else None,
-        "generation_tokens_total": sample.generation_tokens if sample else None,
+        "num_requests_running": _said(sample.running),
+        "num_requests_waiting": _said(sample.waiting),
+        "gpu_cache_usage_perc": _said(sample.kv_usage, digits=6),
+        "prompt_tokens_total": _said(sample.prompt_tokens),
+        "generation_tokens_total": _said(sample.generation_tokens),
         # The predecessor guessed a capacity from it; kept because its clients read the key.
         "process_max_fds": None,
     }
 
 
-def _tidy(value: float) -> float | int:
-    return int(value) if value == int(value) else round(value, 3)
+def _said(value: float | None, digits: int = 3) -> float | None:
+    return None if value is None else _tidy(value, digits)
+
+
+def _tidy(value: float, digits: int = 3) -> float | int:
+    """Return a count without the `.0` that arithmetic leaves on it."""
+    return int(value) if value == int(value) else round(value, digits)
 
 
 def _percent(part: float, whole: float) -> float:

@@ -7,6 +7,9 @@ from typing import Any
 from mvllm_router.errors import ModelNotFound
 from mvllm_router.pool import Backend, Pool
 
+# Model names listed in an error before it is cut short.
+_NAMED = 20
+
 
 def model_cards(pool: Pool) -> dict[str, dict[str, Any]]:
     """Return each model's entry by name; the first server that lists it gives the entry."""
@@ -30,7 +33,7 @@ def model_document(pool: Pool, name: str) -> dict[str, Any]:
     """
     cards = model_cards(pool)
     if name not in cards:
-        there = ", ".join(cards) or "none"
+        there = ", ".join([*cards][:_NAMED]) + (", ..." if len(cards) > _NAMED else "") or "none"
         raise ModelNotFound(
             f"The model `{name[:200]}` does not exist. There are: {there}", param="model"
         )

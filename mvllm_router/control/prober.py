@@ -61,10 +61,10 @@ class Prober:
             refused = isinstance(error.os_error, ConnectionRefusedError)
             reason = "connection refused" if refused else f"cannot connect ({error.os_error})"
             raise NoAnswer(_in_one_line(reason), refused=refused) from None
+        except aiohttp.ClientResponseError:
+            raise NoAnswer("what it answers is not HTTP") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise NoAnswer(
-                _in_one_line(f"no HTTP answer ({error or type(error).__name__})")
-            ) from None
+            raise NoAnswer(_in_one_line(f"no whole answer ({error})")) from None
 
 
 def _in_one_line(text: str) -> str:

@@ -16,6 +16,8 @@ log = logging.getLogger(__name__)
 # several of them; a change has to be live within 2 s.
 _DEBOUNCE = 300
 _STEP = 50
+# Seconds between looks at the file that are taken in any case: not all file systems tell.
+_LOOK = 1.0
 
 
 class FileWatch:
@@ -33,23 +35,42 @@ class FileWatch:
 
     async def run(self) -> None:
         """Watch until cancelled."""
+        self.ready.set()
+        try:
+            await self._watch()
+        except OSError as error:  # the system has no watch left, or the folder went away
+            log.warning("%s: cannot be watched (%s), looking once a second", self._path, error)
+            while True:
+                await asyncio.sleep(_LOOK)
+                await self._look()
+
+    async def _watch(self) -> None:
         folder = self._path.absolute().parent
         changes = awatch(
-            folder, debounce=_DEBOUNCE, step=_STEP, recursive=False, yield_on_timeout=True,
-            rust_timeout=1000,
-        )  # fmt: skip
-        self.ready.set()
+            folder,
+            debounce=_DEBOUNCE,
+            step=_STEP,
+            recursive=False,
+            yield_on_timeout=True,
+            rust_timeout=int(_LOOK * 1000),
+        )
         async for _ in changes:
-            # The timeouts make it look once a second as well: not all file systems tell.
-            now = content_hash(self._path)
-            if now is not None and now != self._seen:
-                self._seen = now
-                await self._changed()
+            await self._look()
+
+    async def _look(self) -> None:
+        now = content_hash(self._path)
+        if now is not None and now != self._seen:
+            self._seen = now
+            await self._changed()
 
 
 def content_hash(path: Path) -> bytes | None:
-    """Return a hash of the file's content; None while it cannot be read."""
+    """Return a hash of the file's content; None while there is none.
+
+    An empty file is one that somebody is about to write.
+    """
     try:
-        return sha256(path.read_bytes()).digest()
+        content = path.read_bytes()
     except OSError:
         return None
+    return sha256(content).digest() if content.strip() else None

@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import time
+from dataclasses import asdict
 
 from mvllm_router.config import Settings
 from mvllm_router.control.prober import NoAnswer, Prober
@@ -39,6 +40,7 @@ class Watch:
         self._wake = asyncio.Event()
         self._checked = asyncio.Event()  # the first check has been made
         self._tasks: list[asyncio.Task[None]] = []
+        self._recognised = False  # the engine was found out, not given
         self._noticed = 0.0  # when the trouble began that `notice` has acted on
 
     def start(self) -> None:
@@ -141,8 +143,10 @@ class Watch:
 
     def _must_recognise(self) -> bool:
         """Ask again whenever it was away: another engine may have come back at its address."""
-        is_known = self.backend.is_up and self.backend.engine != "auto"
-        return self.backend.spec.engine == "auto" and not is_known
+        if self.backend.spec.engine != "auto":
+            self._recognised = False
+            return False
+        return not (self._recognised and self.backend.is_up)
 
     def _engine_name(self) -> str:
         return "openai" if self.backend.engine == "auto" else self.backend.engine
@@ -154,6 +158,7 @@ class Watch:
         while (question := next_question(answers)) is not None:
             answers[question] = await self._ask(question)
         self._adopt_engine(conclusion(answers))
+        self._recognised = True
 
     def _adopt_engine(self, name: str) -> None:
         engine = get(name)
@@ -189,8 +194,8 @@ class Watch:
         return None
 
     def _hear_models(self, answer: Answer) -> None:
-        """Note the models; an error that passes changes nothing of what is known."""
-        if answer.status < 500 or self.backend.cards is None:
+        """Note the models; an error changes nothing of what is known."""
+        if answer.status == 200 or self.backend.cards is None:
             self._pool.told_models(self.backend, read_models(_json(answer)))
 
     def _may_ask_models(self, engine: Engine) -> bool:
@@ -257,16 +262,8 @@ def _json(answer: Answer) -> object:
 
 def _plausible(sample: Sample) -> Sample:
     """Leave out what no engine means: a score or a JSON document could not hold it."""
-    values = (
-        sample.running,
-        sample.waiting,
-        sample.kv_usage,
-        sample.prompt_tokens,
-        sample.generation_tokens,
-    )
-    if all(value is None or 0 <= value <= _LARGEST for value in values):
-        return sample
-    return Sample(*(v if v is not None and 0 <= v <= _LARGEST else None for v in values))
+    found = asdict(sample).items()
+    return Sample(**{name: v for name, v in found if v is not None and 0 <= v <= _LARGEST})
 
 
 async def _until(event: asyncio.Event, seconds: float) -> None:

@@ -36,6 +36,8 @@ class Service:
         self.busy.add(transport)
         try:
             wire = await self._handle(request)
+        except ConnectionError:  # the client has gone, and has been counted as such
+            return Sent(keep_alive=False)
         finally:
             self.busy.discard(transport)
         return Sent(keep_alive=wire.keep and not self._core.refusing)

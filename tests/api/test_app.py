@@ -6,7 +6,7 @@ import json
 
 import aiohttp
 import pytest
-from conftest import StartRouter, StartSim, chat, until
+from support import StartRouter, StartSim, chat, until
 from wire import Client, Scripted, answer, replies
 
 from mvllm_router import __version__

@@ -7,10 +7,17 @@ from collections.abc import Iterator
 
 from docs_text import first_cells, rows, section, text_of
 
+from mvllm_router import cli
 from mvllm_router.api.metrics import METRICS, MetricRow
 from mvllm_router.cli.output import Exit
-from mvllm_router.config import ENGINE_ALIASES, ENGINE_NAMES, POLICY_NAMES, SERVER_KEYS, SETTINGS
-from mvllm_router.config import Setting
+from mvllm_router.config import (
+    ENGINE_ALIASES,
+    ENGINE_NAMES,
+    POLICY_NAMES,
+    SERVER_KEYS,
+    SETTINGS,
+    Setting,
+)
 from mvllm_router.config.rules import plain
 from mvllm_router.engines import ENGINES
 from mvllm_router.engines import get as get_engine
@@ -76,7 +83,7 @@ def test_every_error_stands_in_the_table_with_its_status_type_and_code() -> None
 
 def test_every_exit_code_stands_in_the_table() -> None:
     table = section(text_of("docs/http.md"), "Exit codes")
-    assert first_cells(table) == [str(code.value) for code in Exit]
+    assert first_cells(table) == [str(code.value) for code in Exit] + [str(cli._INTERRUPTED)]
 
 
 def test_every_engine_stands_in_both_tables_with_its_default_capacity() -> None:

@@ -9,7 +9,7 @@ import os
 
 import aiohttp
 import pytest
-from conftest import StartRouter, StartSim, chat
+from support import StartRouter, StartSim, chat
 from wire import OK, SSE, Client, Scripted, Seen, answer, chunk, replies
 
 JSON_TYPE = b"content-type: application/json"

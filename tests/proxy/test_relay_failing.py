@@ -8,7 +8,7 @@ import socket
 
 import aiohttp
 import pytest
-from conftest import StartRouter, StartSim, chat, until
+from support import StartRouter, StartSim, chat, until
 from wire import OK, SSE, Client, Scripted, Seen, answer, chunk, replies
 
 from mvllm_router.config import ServerSpec

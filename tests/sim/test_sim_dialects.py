@@ -289,9 +289,11 @@ async def test_vllm_keeps_the_connection_after_an_error_and_llamacpp_closes_it()
             raw.get("/nope")
             head, _ = await raw.answer()
             assert ("connection: close" in head.lower()) is header
-            raw.get("/health")
-            rest = await raw.reader.read(1)
-            assert (rest == b"") is header
+            if header:
+                assert await raw.reader.read() == b""
+            else:
+                raw.get("/health")
+                assert (await raw.head()).startswith("HTTP/1.1 200")
             raw.close()
 
 

@@ -62,7 +62,7 @@ async def test_queue_is_first_in_first_out(client: aiohttp.ClientSession) -> Non
         tasks = []
         for number in range(4):
             tasks.append(asyncio.ensure_future(one(number)))
-            await engine.wait_for(lambda e, n=number: e.running + e.waiting == n + 1)
+            await engine.wait_for(lambda e: e.running + e.waiting == len(tasks))
         engine.release()
         await asyncio.gather(*tasks)
     assert order == [0, 1, 2, 3]

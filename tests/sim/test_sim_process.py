@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from sim_client import chat
 
-from mvllm_router.sim import Profile, SimEngine
+from mvllm_router.sim import Fault, Profile, SimEngine
 from mvllm_router.sim.__main__ import parse_engine
 from mvllm_router.sim.demo import DEMO_MODELS, DEMO_PROFILES, trickle
 
@@ -117,29 +117,28 @@ async def test_trickle_mixes_requests_and_counts_errors() -> None:
     stop = asyncio.Event()
     async with SimEngine(Profile("vllm", DEMO_MODELS[:1], slots=64)) as engine:
         running = asyncio.ensure_future(trickle(engine.url, rate=2000, stop=stop, api_key=None))
-        await engine.wait_for(lambda e: e.served >= 20 and e.failed >= 5)
+        await engine.wait_for(lambda e: e.served >= 50 and e.failed >= 20)
         stop.set()
         tally = await asyncio.wait_for(running, SECONDS)
         bodies = [json.loads(received.body) for received in engine.requests]
     assert {body["model"] for body in bodies} == set(DEMO_MODELS)
     assert {body.get("stream", False) for body in bodies} == {True, False}
-    assert tally.served >= 20
-    assert tally.failed >= 5  # the second model is not there
+    assert tally.served > 0
+    assert tally.failed > 0  # the second model is not there
     assert tally.sent >= tally.served + tally.failed
 
 
-async def test_trickle_outlives_a_router_that_is_not_there() -> None:
+async def test_trickle_goes_on_after_errors() -> None:
     stop = asyncio.Event()
-    engine = SimEngine(Profile("vllm", DEMO_MODELS))
-    await engine.start()
-    await engine.stop()
-    running = asyncio.ensure_future(trickle(engine.url, rate=2000, stop=stop, api_key=None))
-    await engine.start()
-    await engine.wait_for(lambda e: e.served >= 1)
-    stop.set()
-    tally = await asyncio.wait_for(running, SECONDS)
-    assert tally.served >= 1
-    await engine.stop()
+    async with SimEngine(Profile("vllm", DEMO_MODELS, slots=64)) as engine:
+        for fault in (Fault.RESET, Fault.GARBAGE, Fault.DROP, Fault.ERROR_500):
+            engine.inject(fault, 3)
+        running = asyncio.ensure_future(trickle(engine.url, rate=2000, stop=stop, api_key=None))
+        await engine.wait_for(lambda e: e.failed >= 12 and e.served >= 50)
+        stop.set()
+        tally = await asyncio.wait_for(running, SECONDS)
+    assert tally.served > 0
+    assert tally.failed > 0
 
 
 def test_demo_models_are_on_two_servers_each() -> None:

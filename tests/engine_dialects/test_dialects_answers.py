@@ -1,0 +1,159 @@
+"""What engines answer to other questions: slots, models, request ids; and their names."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from typing import Any
+
+import pytest
+
+from mvllm_router import engines
+from mvllm_router.config.server_keys import ENGINE_NAMES
+from mvllm_router.engines import ENGINES, Engine, get, is_uuid, read_models
+from mvllm_router.engines.mlx import MLX
+
+HEX = "198c1920e5d643f0ba18034639b82f44"
+
+
+@pytest.mark.parametrize(
+    ("document", "slots"),
+    [
+        ({"default_generation_settings": {"n_ctx": 2048}, "total_slots": 4, "role": "x"}, 4),
+        ({"total_slots": 0}, None),
+        ({"total_slots": -1}, None),
+        ({"total_slots": "4"}, None),
+        ({"total_slots": 4.5}, None),
+        ({"total_slots": None}, None),
+        ({"total_slots": True}, None),
+        ({"role": "router"}, None),
+        ({}, None),
+        ([], None),
+        (None, None),
+        ("total_slots", None),
+    ],
+)
+def test_the_slots_of_llama_server_are_its_capacity(document: object, slots: int | None) -> None:
+    assert get("llama.cpp").read_capacity(document) == slots
+
+
+@pytest.mark.parametrize("name", ["vllm", "openai", "mlx", "llama-cpp-python"])
+def test_the_others_do_not_tell_their_capacity(name: str) -> None:
+    assert get(name).capacity_path is None
+    assert get(name).read_capacity({"total_slots": 4}) is None
+
+
+def test_models_are_read_with_all_that_a_server_says_of_them() -> None:
+    vllm = {"id": "tiny-random", "object": "model", "created": 1, "max_model_len": 2048}
+    lora = {"id": "my-lora", "object": "model", "parent": "tiny-random"}
+    assert read_models({"object": "list", "data": [vllm, lora]}) == {
+        "tiny-random": vllm,
+        "my-lora": lora,
+    }
+
+
+def test_an_empty_list_of_models_is_an_answer() -> None:
+    assert read_models({"object": "list", "data": []}) == {}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [None, [], "models", 3, {}, {"data": None}, {"data": {"id": "m"}}, {"error": "Unauthorized"}],
+)
+def test_what_is_no_list_of_models_is_no_answer(document: object) -> None:
+    assert read_models(document) is None
+
+
+def test_entries_that_are_no_models_are_left_out() -> None:
+    entries: list[Any] = [
+        {"id": "m"},
+        {"id": 3},
+        {"id": None},
+        {},
+        "m2",
+        None,
+        ["m3"],
+        {"name": "m4"},
+    ]
+    assert read_models({"data": entries}) == {"m": {"id": "m"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (HEX, True),
+        ("198c1920-e5d6-43f0-ba18-034639b82f44", True),
+        ("198C1920-E5D6-43F0-BA18-034639B82F44", True),
+        ("my-req-43", False),
+        ("", False),
+        (HEX[:-1], False),
+        (HEX + "0", False),
+        ("g" * 32, False),
+    ],
+)
+def test_a_uuid_is_known_with_and_without_dashes(text: str, expected: bool) -> None:
+    assert is_uuid(text) is expected
+
+
+def test_only_the_python_server_is_choosy_about_request_ids() -> None:
+    for name in ENGINES:
+        assert get(name).accepts_request_id(HEX)
+        assert get(name).accepts_request_id("my-req-43") is (name != "llama-cpp-python")
+
+
+def test_how_each_engine_is_asked() -> None:
+    table = {
+        name: (get(name).health_path, get(name).metrics_path, get(name).capacity_path)
+        for name in ENGINES
+    }
+    assert table == {
+        "vllm": ("/health", "/metrics", None),
+        "llama.cpp": ("/health", "/metrics", "/props"),
+        "llama-cpp-python": ("/openapi.json", None, None),
+        "mlx": ("/health", None, None),
+        "openai": ("/v1/models", None, None),
+    }
+
+
+def test_llama_server_is_scraped_more_slowly_than_once_a_second() -> None:
+    assert get("llama.cpp").min_scrape_interval > 1.0
+    assert get("vllm").min_scrape_interval == 0.0
+
+
+def test_only_the_python_server_takes_one_at_a_time() -> None:
+    assert [name for name in ENGINES if get(name).one_at_a_time] == ["llama-cpp-python"]
+    assert get("llama-cpp-python").default_capacity == 1
+
+
+def test_each_name_makes_its_engine_and_the_configuration_knows_it() -> None:
+    for name, place in ENGINES.items():
+        engine = get(name)
+        assert engine.name == name
+        assert f"{type(engine).__module__}:{type(engine).__qualname__}" == place
+        assert engine.default_capacity >= 1
+    assert {"auto", *ENGINES} == set(ENGINE_NAMES)
+
+
+def test_there_is_one_of_each() -> None:
+    assert get("vllm") is get("vllm")
+
+
+def test_an_installed_engine_is_found_by_its_name_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = EntryPoint("mine", "mvllm_router.engines.mlx:MLX", engines.ENTRY_POINT_GROUP)
+    asked: list[dict[str, str]] = []
+
+    def entry_points(**select: str) -> list[EntryPoint]:
+        asked.append(select)
+        return [mine]
+
+    monkeypatch.setattr(engines, "entry_points", entry_points)
+    monkeypatch.setattr(engines, "_made", {})
+    assert isinstance(get("mine"), MLX)
+    assert get("mine") is get("mine")
+    assert type(get("openai")) is Engine
+    assert asked == [{"group": "mvllm_router.engines", "name": "mine"}]
+
+
+@pytest.mark.parametrize("name", ["sglang", "auto", ""])
+def test_a_name_that_nobody_has_is_refused_naming_those_there_are(name: str) -> None:
+    with pytest.raises(ValueError, match=f"no engine is called '{name}'; there are vllm, llama"):
+        get(name)
