@@ -57,6 +57,9 @@ class Prober:
                 return Answer(response.status, headers, body)
         except asyncio.TimeoutError:
             raise NoAnswer(f"no answer in {timeout:g} s", timed_out=True) from None
+        except aiohttp.ClientSSLError as error:
+            reason = f"no TLS connection ({error.__cause__ or error})"
+            raise NoAnswer(_in_one_line(reason)) from None
         except aiohttp.ClientConnectorError as error:
             refused = isinstance(error.os_error, ConnectionRefusedError)
             reason = "connection refused" if refused else f"cannot connect ({error.os_error})"

@@ -54,7 +54,7 @@ class Pages:
         self.meanwhile: Callable[[], object] = lambda: None  # called before each answer
 
     async def __aenter__(self) -> Pages:
-        self._server = web.Server(self._answer, access_log=None)  # type: ignore[arg-type]
+        self._server = web.Server(self._answer, access_log=None)
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self._server, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
@@ -71,6 +71,16 @@ class Pages:
         page = self.pages.get(request.path, Page(status=404))
         body = page.body.encode() if isinstance(page.body, str) else page.body
         return web.Response(body=body, status=page.status, headers=page.headers)
+
+
+def names(watch: Watch) -> set[str] | None:
+    """Return the models under which clients find the backend; None while unknown."""
+    known = watch.backend.model_names()
+    return None if known is None else set(known)
+
+
+def state(watch: Watch) -> str:
+    return watch.backend.health.state.value
 
 
 async def until(condition: Callable[[], bool], timeout: float = 20) -> None:

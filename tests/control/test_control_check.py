@@ -9,10 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
-from control_kit import Bench, Page, Pages
+from control_kit import Bench, Page, Pages, names, state
 
 from mvllm_router.control.watch import Watch
-from mvllm_router.pool import State
 from mvllm_router.sim import Fault, Profile, SimEngine
 
 StartSim = Callable[..., Awaitable[SimEngine]]
@@ -51,7 +50,7 @@ async def test_one_check_tells_engine_models_and_capacity(
         backend = watch.backend
         assert backend.is_up
         assert backend.engine == dialect
-        assert {"tiny"} <= (backend.model_names() or set()) <= {"tiny", "other"}
+        assert {"tiny"} <= (names(watch) or set()) <= {"tiny", "other"}
         assert backend.capacity == CAPACITIES[dialect]
         assert backend.one_at_a_time is (dialect == "llama-cpp-python")
 
@@ -82,12 +81,12 @@ async def test_llama_cpp_loading_is_said_to_load_and_let_in_when_it_has(
     async with Bench() as bench:
         watch = bench.watch(engine)
         await twice(watch)
-        assert watch.backend.health.state is State.LOADING
+        assert state(watch) == "loading"
         assert watch.backend.health.reason == "it is loading its model"
         engine.finish_loading()
         await watch.check()
-        assert watch.backend.health.state is State.UP
-        assert watch.backend.model_names() == {"tiny"}
+        assert state(watch) == "up"
+        assert names(watch) == {"tiny"}
 
 
 async def test_a_dead_server_is_out_at_once_and_back_after_two_good_checks(
@@ -99,15 +98,14 @@ async def test_a_dead_server_is_out_at_once_and_back_after_two_good_checks(
         await watch.check()
         await engine.stop()
         await watch.check()
-        health = watch.backend.health
-        assert (health.state, health.reason) == (State.DOWN, "connection refused")
+        assert (state(watch), watch.backend.health.reason) == ("down", "connection refused")
         for _ in range(100):
             await watch.check()
         await engine.start()
         await watch.check()
-        assert health.state is State.DOWN
+        assert state(watch) == "down"
         await watch.check()
-        assert health.state is State.UP
+        assert state(watch) == "up"
 
 
 async def test_a_server_that_answers_errors_is_out_after_three_checks(
@@ -121,7 +119,7 @@ async def test_a_server_that_answers_errors_is_out_after_three_checks(
         await twice(watch)
         assert watch.backend.is_up
         await watch.check()
-        assert watch.backend.health.state is State.DOWN
+        assert state(watch) == "down"
         assert watch.backend.health.reason == "/health answered 500"
 
 
@@ -137,7 +135,7 @@ async def test_a_server_that_wants_another_key_is_down_and_says_so(
     async with Bench() as bench:
         watch = bench.watch(engine, api_key=key)
         await watch.check()
-        assert watch.backend.health.state is State.DOWN
+        assert state(watch) == "down"
         assert "401: it wants " in watch.backend.health.reason
         assert watch.backend.health.reason.endswith("api_key")
         assert "right" not in watch.backend.health.reason
@@ -150,7 +148,7 @@ async def test_the_right_key_opens_it(dialect: str, start_sim: StartSim) -> None
         watch = bench.watch(engine, api_key="right")
         await watch.check()
         assert watch.backend.is_up
-        assert watch.backend.model_names() == {"tiny"}
+        assert names(watch) == {"tiny"}
 
 
 @pytest.mark.parametrize("dialect", ["vllm", "llama.cpp", "openai"])
@@ -162,7 +160,7 @@ async def test_a_key_that_is_right_no_longer_is_noticed(dialect: str, start_sim:
         bench.pool.update(replace(watch.backend.spec, api_key="old"))
         for _ in range(bench.pool.rules.consecutive_failures):
             await watch.check()
-        assert watch.backend.health.state is State.DOWN
+        assert state(watch) == "down"
         assert "api_key" in watch.backend.health.reason
 
 
@@ -201,10 +199,10 @@ async def test_llama_cpp_python_is_not_asked_for_models_while_it_works(
         await twice(watch)
         assert watch.backend.is_up
         assert "/v1/models" not in asked(engine)
-        assert watch.backend.model_names() is None
+        assert names(watch) is None
         lease.release()
         await watch.check()
-        assert watch.backend.model_names() == {"tiny"}
+        assert names(watch) == {"tiny"}
 
 
 async def test_llama_cpp_python_is_asked_for_models_once_and_then_only_for_its_api(
@@ -235,7 +233,7 @@ async def test_another_engine_at_the_address_is_recognised(start_sim: StartSim) 
             await twice(watch)
             backend = watch.backend
             assert (backend.engine, backend.one_at_a_time) == ("llama.cpp", False)
-            assert backend.model_names() == {"new"}
+            assert names(watch) == {"new"}
             assert backend.capacity == 3
 
 
@@ -290,8 +288,7 @@ async def checked_with(models: Page) -> Watch:
 )
 async def test_a_model_list_that_is_no_json_is_an_unknown_one(body: bytes | str) -> None:
     watch = await checked_with(Page(body))
-    assert watch.backend.is_up
-    assert watch.backend.cards is None
+    assert (state(watch), names(watch)) == ("up", None)
 
 
 async def test_an_error_leaves_the_known_models(start_sim: StartSim) -> None:
@@ -301,7 +298,7 @@ async def test_an_error_leaves_the_known_models(start_sim: StartSim) -> None:
         for status in (404, 429, 500, 503):
             pages.pages["/v1/models"] = Page(status=status)
             await watch.check()
-            assert watch.backend.model_names() == {"tiny"}
+            assert names(watch) == {"tiny"}
 
 
 async def test_a_server_without_a_model_list_is_up_and_asked_for_any_model() -> None:
@@ -320,7 +317,7 @@ async def test_what_does_not_speak_http_is_down_with_a_reason_fit_for_json(
     async with Bench() as bench:
         watch = bench.watch(engine)
         await watch.check()
-        assert watch.backend.health.state is State.DOWN
+        assert state(watch) == "down"
         assert watch.backend.health.reason == "what it answers is not HTTP"
 
 
@@ -334,8 +331,8 @@ async def test_a_server_without_tls_at_an_https_address_is_a_failed_check(
         spec = watch.backend.spec
         bench.pool.update(replace(spec, url=spec.url.replace("http:", "https:")))
         await watch.check()
-        assert watch.backend.health.state is State.DOWN
-        assert watch.backend.health.reason.startswith("cannot connect")
+        assert state(watch) == "down"
+        assert watch.backend.health.reason.startswith("no TLS connection")
 
 
 async def test_a_redirect_is_not_followed() -> None:

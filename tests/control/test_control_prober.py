@@ -112,19 +112,19 @@ async def test_the_reason_quotes_nothing_that_a_terminal_acts_on(prober: Prober)
     assert len(caught.value.reason) <= 200
 
 
+def make_certificate(key: Path, certificate: Path) -> None:
+    options = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", "req", *options, *files], check=True, capture_output=True)
+
+
 @pytest.fixture
 async def tls_url(tmp_path: Path) -> AsyncIterator[str]:
     """A server whose certificate nobody has signed."""
     if shutil.which("openssl") is None:
         pytest.skip("there is no openssl to make a certificate")
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    await asyncio.to_thread(
-        subprocess.run,
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"]
-        + ["-subj", "/CN=localhost", "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
-    )
+    await asyncio.to_thread(make_certificate, key, certificate)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -36,6 +36,12 @@ class Watching:
         await cancel(self.task)
         assert self.task.cancelled()
 
+    def write(self, text: str) -> None:
+        self.path.write_text(text)
+
+    def remove(self) -> None:
+        self.path.unlink()
+
     async def change(self) -> str:
         return await asyncio.wait_for(self.reported.get(), PATIENCE)
 
@@ -49,9 +55,9 @@ def path(tmp_path: Path) -> Path:
 
 async def test_a_write_is_reported(path: Path) -> None:
     async with Watching(path) as watching:
-        path.write_text("new")
+        watching.write("new")
         assert await watching.change() == "new"
-        path.write_text("newer")
+        watching.write("newer")
         assert await watching.change() == "newer"
 
 
@@ -83,15 +89,15 @@ async def test_a_swapped_link_is_reported(tmp_path: Path) -> None:
 
 async def test_a_file_that_was_deleted_and_made_again_is_reported(path: Path) -> None:
     async with Watching(path) as watching:
-        path.unlink()
-        path.write_text("new")
+        watching.remove()
+        watching.write("new")
         assert await watching.change() == "new"
 
 
 async def test_a_relative_path_is_watched(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parent)
-    async with Watching(Path("servers.toml")) as watching:
-        path.write_text("new")
+    async with Watching(Path(path.name)) as watching:
+        watching.write("new")
         assert await watching.change() == "new"
 
 
@@ -105,22 +111,26 @@ def tick(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     async def awatch(*_: object, **__: object) -> AsyncIterator[None]:
         while True:
-            yield await ticks.get()
+            await ticks.get()
+            yield
+
+    def tick() -> None:
+        ticks.put_nowait(None)
 
     monkeypatch.setattr(reload, "awatch", awatch)
-    return lambda: ticks.put_nowait(None)
+    return tick
 
 
 async def test_unchanged_content_is_not_reported(path: Path, tick: Callable[[], None]) -> None:
     async with Watching(path) as watching:
-        path.write_text("old")
+        watching.write("old")
         tick()
         tick()
-        path.write_text("new")
+        watching.write("new")
         tick()
         assert await watching.change() == "new"
         tick()
-        path.write_text("last")
+        watching.write("last")
         tick()
         assert await watching.change() == "last"
         assert watching.reported.empty()
@@ -132,11 +142,13 @@ async def test_a_file_that_is_being_written_is_not_reported(
 ) -> None:
     """Empty for a moment, it would read as a pool without servers."""
     async with Watching(path) as watching:
-        path.unlink() if half is None else path.write_text(half)
+        watching.remove()
+        if half is not None:
+            watching.write(half)
         tick()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        path.write_text("new")
+        watching.write("new")
         tick()
         assert await watching.change() == "new"
         assert watching.reported.empty()
@@ -151,7 +163,7 @@ async def test_it_goes_on_where_the_system_has_no_watch_left(
     monkeypatch.setattr(reload, "awatch", awatch)
     monkeypatch.setattr(reload, "_LOOK", 0.01)
     async with Watching(path) as watching:
-        path.write_text("new")
+        watching.write("new")
         assert await watching.change() == "new"
     assert "looking once a second" in caplog.text
 

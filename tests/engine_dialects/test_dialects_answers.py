@@ -24,7 +24,6 @@ HEX = "198c1920e5d643f0ba18034639b82f44"
         ({"total_slots": "4"}, None),
         ({"total_slots": 4.5}, None),
         ({"total_slots": None}, None),
-        ({"total_slots": True}, None),
         ({"role": "router"}, None),
         ({}, None),
         ([], None),

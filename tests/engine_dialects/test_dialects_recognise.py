@@ -126,13 +126,9 @@ def test_a_server_is_recognised_with_as_few_questions_as_possible(name: str) -> 
     got = {FIRST: answers.get(FIRST, NOT_FOUND)}
     while (question := next_question(got)) is not None:
         assert question not in asked, "it asks in circles"
+        # /v1/models cuts streams of llama_cpp.server; /slots wakes a sleeping llama-server.
+        assert question in ("/version", "/openapi.json"), "it may harm a server"
         asked.append(question)
         got[question] = answers.get(question, NOT_FOUND)
     assert conclusion(got) == engine
     assert asked == expected
-
-
-@pytest.mark.parametrize("name", SERVERS)
-def test_no_question_harms_a_server(name: str) -> None:
-    """/v1/models cuts streams of llama_cpp.server; /slots wakes a sleeping llama-server."""
-    assert not {"/v1/models", "/slots"} & set(SERVERS[name][2])

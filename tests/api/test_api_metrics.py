@@ -1,0 +1,150 @@
+"""GET /metrics: what Prometheus reads."""
+
+from __future__ import annotations
+
+import pytest
+from pool_kit import Clock, add_up, new_pool, refuse, scraped
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from mvllm_router import __version__
+from mvllm_router.api.metrics import CONTENT_TYPE, METRICS, metrics_text, registry
+from mvllm_router.config import ServerSpec
+from mvllm_router.pool import Pool, Sample
+
+Labels = dict[str, str]
+
+
+def families(pool: Pool) -> dict[str, Metric]:
+    text = metrics_text(registry(pool)).decode()
+    return {family.name: family for family in text_string_to_metric_families(text)}
+
+
+def value(pool: Pool, name: str, **labels: str) -> float | None:
+    """Return one sample's value; None when it is not there."""
+    for family in families(pool).values():
+        for sample in family.samples:
+            if sample.name == name and sample.labels == labels:
+                return sample.value
+    return None
+
+
+@pytest.fixture
+def busy() -> Pool:
+    """A pool in which everything that can be counted has been."""
+    pool = new_pool()
+    backend = add_up(pool, "a", "tiny", capacity=4)
+    stats = backend.stats
+    stats.requests[200] += 3
+    stats.failures["reset"] += 2
+    stats.retries["reset"] += 1
+    stats.prompt_tokens, stats.completion_tokens, stats.events = 5, 7, 11
+    for histogram in (stats.ttft, stats.inter_token, stats.duration):
+        histogram.observe(0.02)
+    sample = Sample(running=2, waiting=1, kv_usage=0.25)
+    pool.scraped(backend, sample, 0, 1.0)
+    pool.stats.finished("/v1/chat/completions", 200, 0.2)
+    pool.stats.client_left["/v1/chat/completions"] += 1
+    return pool
+
+
+@pytest.mark.parametrize("row", METRICS, ids=lambda row: row.name)
+def test_every_metric_is_there_with_its_kind_help_and_labels(row: object, busy: Pool) -> None:
+    from mvllm_router.api.metrics import MetricRow
+
+    assert isinstance(row, MetricRow)
+    family = families(busy)[row.name]
+    assert (family.type, family.documentation) == (row.kind, row.help)
+    assert family.samples
+    for sample in family.samples:
+        assert set(sample.labels) - {"le"} == set(row.labels)
+
+
+def test_the_names_of_counters_end_in_total_and_all_are_the_routers(busy: Pool) -> None:
+    for row in METRICS:
+        assert row.name.startswith("router_")
+        assert not row.name.endswith("_total")  # it is added where it belongs
+        names = {sample.name for sample in families(busy)[row.name].samples}
+        if row.kind == "counter":
+            assert names == {f"{row.name}_total"}
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "wanted"),
+    [
+        ("router_build_info", {"version": __version__}, 1),
+        ("router_requests_total", {"route": "/v1/chat/completions", "status": "200"}, 1),
+        ("router_client_left_total", {"route": "/v1/chat/completions"}, 1),
+        ("router_backend_requests_total", {"backend": "a", "status": "200"}, 3),
+        ("router_backend_failures_total", {"backend": "a", "reason": "reset"}, 2),
+        ("router_retries_total", {"backend": "a", "reason": "reset"}, 1),
+        ("router_tokens_total", {"backend": "a", "kind": "prompt"}, 5),
+        ("router_tokens_total", {"backend": "a", "kind": "completion"}, 7),
+        ("router_stream_events_total", {"backend": "a"}, 11),
+        ("router_backend_up", {"backend": "a"}, 1),
+        ("router_backend_in_flight", {"backend": "a"}, 0),
+        ("router_backend_running", {"backend": "a"}, 2),
+        ("router_backend_waiting", {"backend": "a"}, 1),
+        ("router_backend_capacity", {"backend": "a"}, 4),
+        ("router_backend_score", {"backend": "a"}, 0.625),
+        ("router_backend_kv_usage", {"backend": "a"}, 0.25),
+        ("router_ttft_seconds_count", {"backend": "a"}, 1),
+        ("router_ttft_seconds_sum", {"backend": "a"}, 0.02),
+        ("router_inter_token_seconds_bucket", {"backend": "a", "le": "0.01"}, 0),
+        ("router_inter_token_seconds_bucket", {"backend": "a", "le": "0.02"}, 1),
+        ("router_inter_token_seconds_bucket", {"backend": "a", "le": "+Inf"}, 1),
+        ("router_request_duration_seconds_count", {"route": "/v1/chat/completions"}, 1),
+    ],
+)
+def test_what_was_counted_is_what_is_shown(
+    name: str, labels: Labels, wanted: float, busy: Pool
+) -> None:
+    assert value(busy, name, **labels) == wanted
+
+
+def test_an_empty_pool_can_be_asked() -> None:
+    found = families(new_pool())
+    assert {row.name for row in METRICS} <= set(found)
+    assert found["router_backend_up"].samples == []
+
+
+def test_figures_are_those_of_the_moment_of_asking() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    backend = add_up(pool, "a")
+    scraped(pool, backend, running=2)
+    made = registry(pool)
+    pool.lease(backend)
+    refuse(pool, backend)
+    clock.advance(1.5)
+    text = metrics_text(made).decode()
+    assert 'router_backend_in_flight{backend="a"} 1.0' in text
+    assert 'router_backend_up{backend="a"} 0.0' in text
+    assert 'router_backend_scrape_age_seconds{backend="a"} 1.5' in text
+
+
+def test_what_a_server_does_not_say_is_left_out() -> None:
+    pool = new_pool()
+    add_up(pool, "a")
+    found = families(pool)
+    assert found["router_backend_kv_usage"].samples == []
+    assert found["router_backend_scrape_age_seconds"].samples == []
+
+
+def test_removed_servers_vanish(busy: Pool) -> None:
+    busy.lease(busy.backends["a"])
+    busy.remove("a")
+    for family in families(busy).values():
+        assert all("backend" not in sample.labels for sample in family.samples)
+
+
+def test_odd_labels_are_escaped() -> None:
+    name = 'back\\slash "quoted"\nline ü'
+    pool = new_pool()
+    pool.add(ServerSpec(url="http://a:1", name=name))
+    assert value(pool, "router_backend_up", backend=name) == 0
+
+
+def test_the_process_itself_is_shown_and_the_format_named() -> None:
+    assert "python_info" in families(new_pool())
+    assert CONTENT_TYPE.startswith("text/plain; version=0.0.4")

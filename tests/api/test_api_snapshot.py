@@ -1,0 +1,97 @@
+"""GET /router/snapshot: all that a dashboard or `router status` shows."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pool_kit import add_up, new_pool, refuse, scraped
+
+from mvllm_router import __version__
+from mvllm_router.api.load_stats import load_stats_document
+from mvllm_router.api.snapshot import About, snapshot_document
+from mvllm_router.pool import Pool
+
+ABOUT = About("http://127.0.0.1:8888", "least_load", "servers.toml", started=1_699_999_990.0)
+
+
+def document(pool: Pool, *, waiting: int = 0, draining: bool = False) -> dict[str, Any]:
+    text = json.dumps(snapshot_document(pool, ABOUT, waiting, draining), allow_nan=False)
+    read: dict[str, Any] = json.loads(text)
+    return read
+
+
+def test_it_says_what_the_router_is_and_does() -> None:
+    pool = new_pool()
+    pool.stats.in_flight = 3
+    pool.stats.finished("chat", 200, 0.1)
+    pool.stats.finished("chat", 502, 0.1)
+    pool.stats.finished("chat", 404, 0.1)
+    pool.stats.client_left["chat"] += 1
+    read = document(pool, waiting=2)
+    about = {
+        "version": __version__,
+        "at": "2023-11-14T22:13:20.000+00:00",
+        "uptime_seconds": 10.0,
+        "address": "http://127.0.0.1:8888",
+        "policy": "least_load",
+        "config": "servers.toml",
+        "state": "running",
+        "in_flight": 3,
+        "queued": 2,
+    }
+    assert {key: read[key] for key in about} == about
+    assert read["requests"] == {"total": 3, "errors": 1, "client_left": 1}
+
+
+def test_it_says_that_the_router_is_stopping() -> None:
+    assert document(new_pool(), draining=True)["state"] == "draining"
+
+
+def test_servers_have_all_of_load_stats_and_their_counts() -> None:
+    pool = new_pool()
+    backend = add_up(pool, "a", "tiny", capacity=4, tags=("rack-2",), weight=2.0)
+    backend.stats.requests[200] += 2
+    backend.stats.failures["reset"] += 1
+    backend.stats.retries["reset"] += 1
+    backend.stats.prompt_tokens, backend.stats.completion_tokens = 5, 7
+    for seconds in (0.2, 0.2, 0.2):
+        backend.stats.ttft.observe(seconds)
+    scraped(pool, backend, 1)
+    (server,) = document(pool)["servers"]
+    more = {
+        "state": "up",
+        "reason": "health check passed",
+        "weight": 2.0,
+        "tags": ["rack-2"],
+        "requests": 2,
+        "errors": 1,
+        "retries": 1,
+        "prompt_tokens": 5,
+        "completion_tokens": 7,
+    }
+    assert {key: server[key] for key in more} == more
+    assert 0.1 < server["ttft_seconds"]["p50"] <= 0.25
+    assert server["inter_token_seconds"] == {"p50": None, "p99": None}
+    (stats,) = json.loads(json.dumps(load_stats_document(pool)))["servers"]
+    assert {key: server[key] for key in stats} == stats
+    assert document(pool)["summary"] == load_stats_document(pool)["summary"]
+
+
+def test_counts_of_one_server_do_not_show_up_at_another() -> None:
+    pool = new_pool()
+    add_up(pool, "a")
+    add_up(pool, "b").stats.requests[200] += 1
+    assert [(s["name"], s["requests"]) for s in document(pool)["servers"]] == [("a", 0), ("b", 1)]
+
+
+def test_the_last_events_are_there_oldest_first_and_bounded() -> None:
+    pool = new_pool()
+    refuse(pool, add_up(pool, "a"))
+    events = document(pool)["events"]
+    assert events[-1]["kind"] == "down"
+    assert events[-1]["message"] == "down: connection refused"
+    for number in range(200):
+        pool.events.add("test", "", f"event {number}")
+    events = document(pool)["events"]
+    assert [event["message"] for event in events] == [f"event {n}" for n in range(150, 200)]
