@@ -3,4 +3,4 @@
 from mvllm_router.cli import main
 
 if __name__ == "__main__":
-    main()
+    main("router")

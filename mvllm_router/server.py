@@ -174,10 +174,17 @@ class Router:
         handled = (signal.SIGTERM, signal.SIGINT)
         for number in handled:
             _on_signal(loop, number, self.ask_to_stop)
-        if self._reread is not None and hasattr(signal, "SIGHUP"):
-            _on_signal(loop, signal.SIGHUP, lambda: spawn(self.reload(), "reload on SIGHUP"))
+        if hasattr(signal, "SIGHUP"):
+            _on_signal(loop, signal.SIGHUP, self._on_hangup)
         await self._stop_asked.wait()
         await self.stop(self.config.settings.shutdown_timeout)
+
+    def _on_hangup(self) -> None:
+        """SIGHUP reloads the file; without one it means what it always did."""
+        if self._reread is not None:
+            spawn(self.reload(), "reload on SIGHUP")
+        else:
+            self.ask_to_stop()
 
     def ask_to_stop(self) -> None:
         """Stop gracefully; asked a second time, stop at once."""

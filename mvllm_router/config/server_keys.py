@@ -36,7 +36,7 @@ SERVER_KEYS: tuple[ServerKey, ...] = (
     ),
     ServerKey(
         name="name",
-        doc="what it is called in the dashboard, in metrics and in commands; else host:port",
+        doc="what it is called in answers, in metrics and in commands; else host:port",
         example='"big"',
         rule=Rule(name="name", type=str, minimum=1, maximum=64),
     ),
@@ -89,7 +89,7 @@ SERVER_KEYS: tuple[ServerKey, ...] = (
     ),
     ServerKey(
         name="tags",
-        doc="words of your own, shown in the dashboard",
+        doc="words of your own, shown in /router/snapshot",
         example='["a100", "rack-2"]',
     ),
 )

@@ -22,6 +22,7 @@ class CannotConnect(Exception):
     def __init__(self, failure: Failure, detail: str) -> None:
         super().__init__(f"{failure.value} ({detail})" if detail else failure.value)
         self.failure = failure
+        self.detail = detail
 
 
 class Connections:
@@ -44,6 +45,8 @@ class Connections:
         self._tls = _tls_context(spec.tls_verify) if url.scheme == "https" else None
         self.path_prefix = url.path.rstrip("/").encode("latin-1")
         self.fixed_lines = _fixed_lines(spec, url.netloc)
+        # Of these a client's own are left out: the configured ones count.
+        self.fixed_names = frozenset(name.lower().encode("latin-1") for name, _ in spec.headers)
 
     def idle(self) -> Connection | None:
         """Return a connection that is open and was used a short time ago, if there is one."""
@@ -72,9 +75,10 @@ class Connections:
             _, connection = await asyncio.wait_for(opening, timeout)
         except asyncio.TimeoutError:
             raise CannotConnect(Failure.CONNECT_TIMEOUT, f"after {timeout:g} s") from None
+        except ConnectionRefusedError:
+            raise CannotConnect(Failure.REFUSED, "") from None
         except OSError as error:  # also ssl.SSLError and socket.gaierror
-            detail = "" if isinstance(error, ConnectionRefusedError) else str(error)
-            raise CannotConnect(Failure.REFUSED, detail) from None
+            raise CannotConnect(Failure.UNREACHABLE, str(error)) from None
         return connection
 
     def put_back(self, connection: Connection) -> None:
@@ -104,7 +108,9 @@ class Connections:
 
 
 def _fixed_lines(spec: ServerSpec, host: str) -> bytes:
-    lines = [("host", host), *spec.headers]
+    lines = list(spec.headers)
+    if not any(name.lower() == "host" for name, _ in lines):
+        lines.insert(0, ("host", host))
     if spec.api_key:
         lines.append(("authorization", f"Bearer {spec.api_key}"))
     return "".join(f"{name}: {value}\r\n" for name, value in lines).encode("latin-1")

@@ -41,11 +41,20 @@ class Result(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result, its reason in words, and the failure if it was one of the connection."""
+    """The result and its reason: one of few, for metrics, with the details in words beside it."""
 
     result: Result
     reason: str = ""
-    failure: Failure | None = None
+    failure: Failure | None = None  # when the connection was at fault
+    detail: str = ""
+
+    def describe(self) -> str:
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason
+
+
+def failed(failure: Failure, detail: str = "") -> Outcome:
+    """Return the outcome of an attempt that got no answer."""
+    return Outcome(Result.FAILED, failure.value, failure, detail)
 
 
 @dataclass(slots=True)
@@ -125,9 +134,10 @@ class Exchange:
     def lost(self, failure: Failure, detail: str) -> None:
         """End without a (whole) answer."""
         if self._passing:
-            self._break_off(AttemptsFailed(f"{self.backend.name} was lost: {detail}"), detail)
+            error = AttemptsFailed(f"{self.backend.name} was lost: {detail}")
+            self._break_off(error, failure, detail)
         else:
-            self._finish(Outcome(Result.FAILED, failure.value, failure))
+            self._finish(failed(failure, detail))
 
     # --- from the relay
 
@@ -136,9 +146,13 @@ class Exchange:
         self._drop_connection()
         message = f"{self.backend.name} was silent for {seconds:g} s"
         if self._passing:
-            self._break_off(Silence(message), message)
+            self._break_off(Silence(message), Failure.SILENT, "")
         else:
-            self._finish(Outcome(Result.FAILED, Failure.SILENT.value, Failure.SILENT))
+            self._finish(failed(Failure.SILENT))
+
+    def give_up_client(self) -> None:
+        """End because the client has not read for too long: its connection is closed."""
+        reset(self.client.transport)
 
     def abandon(self) -> None:
         """End because the client has left or the router stops; the backend is told."""
@@ -148,6 +162,11 @@ class Exchange:
         """Stop reading from the backend until the client has caught up."""
         if self.connection is not None:
             self.connection.pause_reading()
+
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether nothing is read from the backend because the client does not keep up."""
+        return self.connection is not None and self.connection.reading_paused
 
     def resume(self) -> None:
         if self.connection is not None:
@@ -224,7 +243,7 @@ class Exchange:
 
     # --- ending
 
-    def _break_off(self, error: RouterError, reason: str) -> None:
+    def _break_off(self, error: RouterError, failure: Failure, detail: str) -> None:
         """Tell the client that the rest is missing; it must never take this for the end."""
         if self._cutter is not None and self._framing is not Framing.LENGTH:
             self._write(frame(error.event(), self._framing, ended=True))
@@ -232,7 +251,7 @@ class Exchange:
             self.keep_alive = False  # a short body, or chunks without their end
         if self._cutter is None and self._framing is Framing.CLOSE:
             reset(self.client.transport)
-        self._finish(Outcome(Result.BROKEN, reason))
+        self._finish(Outcome(Result.BROKEN, failure.value, failure, detail))
 
     def _finish(self, outcome: Outcome) -> None:
         if not self.done.done():

@@ -9,6 +9,7 @@ class Failure(str, Enum):
     """The value is what metrics, logs and error texts say."""
 
     REFUSED = "connection refused"
+    UNREACHABLE = "cannot connect"
     CONNECT_TIMEOUT = "connect timeout"
     RESET = "connection reset"
     GARBAGE = "not an HTTP answer"

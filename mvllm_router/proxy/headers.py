@@ -58,6 +58,16 @@ def to_backend(headers: RawHeaders) -> bytes:
     return _lines(headers, barred)
 
 
+def without(lines: bytes, names: frozenset[bytes]) -> bytes:
+    """Return header lines less those with one of `names` (lower case)."""
+    kept = [
+        line
+        for line in lines.splitlines(keepends=True)
+        if line.split(b":", 1)[0].lower() not in names
+    ]
+    return b"".join(kept)
+
+
 def to_client(headers: RawHeaders, *, is_event_stream: bool) -> bytes:
     """Return the lines of an answer that a client gets, each with its line end.
 

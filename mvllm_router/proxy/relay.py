@@ -13,12 +13,12 @@ from aiohttp import web
 
 from mvllm_router.engines import get as get_engine
 from mvllm_router.errors import AttemptsFailed, Silence, TooLarge
-from mvllm_router.pool import Backend, Lease, Pool
+from mvllm_router.pool import Backend, Pool
 from mvllm_router.proxy import headers, sse
 from mvllm_router.proxy.connection import Connection
 from mvllm_router.proxy.connections import CannotConnect, Connections
 from mvllm_router.proxy.dispatch import Dispatch
-from mvllm_router.proxy.exchange import Client, Exchange, Outcome, Result
+from mvllm_router.proxy.exchange import Client, Exchange, Outcome, Result, failed
 from mvllm_router.proxy.failure import Failure
 from mvllm_router.proxy.front import SENT, SENT_AND_CLOSE, FrontConnection
 from mvllm_router.proxy.inspect import model_of, with_model
@@ -142,7 +142,7 @@ class Relay:
         tried: list[Backend] = []
         failures: list[str] = []
         while True:
-            lease = await self._lease(ask, tried, failures)
+            lease = await self.dispatch.lease(ask.model, tried)
             backend = lease.backend
             tried.append(backend)
             try:
@@ -152,19 +152,20 @@ class Relay:
             self._judge_backend(backend, outcome)
             if outcome.result in (Result.ANSWERED, Result.BROKEN):
                 return self._finished(ask, exchange, outcome, len(tried))
-            failures.append(f"{backend.name}: {outcome.reason}")
+            failures.append(f"{backend.name}: {outcome.describe()}")
             if outcome.failure is Failure.SILENT:
                 # It may still be at work: a slow answer is never run twice.
                 raise Silence(f"{backend.name} was silent for {self.limits.request_timeout:g} s.")
+            self._give_up_unless_another(ask, tried, failures)
             backend.stats.retries[outcome.reason] += 1
-            log.info("%s: %s, trying another server", backend.name, outcome.reason)
+            log.info("%s: %s, trying another server", backend.name, outcome.describe())
 
-    async def _lease(self, ask: Ask, tried: list[Backend], failures: list[str]) -> Lease:
-        if failures and (
-            len(tried) > self.limits.max_retries or not self.dispatch.another(ask.model, tried)
-        ):
+    def _give_up_unless_another(self, ask: Ask, tried: list[Backend], failures: list[str]) -> None:
+        if not self._another(ask.model, tried):
             raise AttemptsFailed(f"Every attempt failed: {'; '.join(failures)}")
-        return await self.dispatch.lease(ask.model, tried)
+
+    def _another(self, model: str | None, tried: list[Backend]) -> bool:
+        return len(tried) <= self.limits.max_retries and self.dispatch.another(model, tried)
 
     async def _attempt(
         self, ask: Ask, backend: Backend, tried: list[Backend]
@@ -180,7 +181,7 @@ class Relay:
         try:
             connection = await connections.open(self.limits.connect_timeout)
         except CannotConnect as error:
-            return None, Outcome(Result.FAILED, error.failure.value, error.failure)
+            return None, failed(error.failure, error.detail)
         exchange = self._exchange(ask, backend, tried)
         return exchange, await self._run(ask, backend, connections, connection, exchange)
 
@@ -193,9 +194,7 @@ class Relay:
             ask.client,
             backend,
             own_lines.encode("latin-1"),
-            lambda: (
-                len(tried) <= self.limits.max_retries and self.dispatch.another(ask.model, tried)
-            ),
+            lambda: self._another(ask.model, tried),
             ask.arrived,
         )
 
@@ -281,11 +280,14 @@ class Relay:
                 connections.adopt(backends[backend.name].spec)
 
     def check_silence(self) -> None:
-        """End each exchange whose backend has been silent for too long."""
+        """End each exchange in which a backend, or the client, has been still for too long."""
         timeout = self.limits.request_timeout
         oldest = time.monotonic() - timeout
         for exchange in [e for e in self.active if e.last_byte < oldest]:
-            exchange.time_out(timeout)
+            if exchange.waits_for_client:
+                exchange.give_up_client()
+            else:
+                exchange.time_out(timeout)
         for connections in self._connections.values():
             connections.close_old()
 
@@ -307,7 +309,7 @@ def _for_backend(ask: Ask, backend: Backend, connections: Connections) -> tuple[
         target.encode("utf-8", "surrogateescape"),
         b" HTTP/1.1\r\n",
         connections.fixed_lines,
-        ask.lines,
+        headers.without(ask.lines, names) if (names := connections.fixed_names) else ask.lines,
     ]
     if body or ask.method in ("POST", "PUT", "PATCH"):
         lines.append(b"content-length: %d\r\n" % len(body))

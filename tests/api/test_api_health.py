@@ -117,7 +117,7 @@ def test_a_server_that_is_down_says_why() -> None:
 def test_server_models_has_the_predecessors_shape() -> None:
     pool = new_pool(Clock())
     add_up(pool, "a", "tiny", "big", aliases={"gpt": "big"})
-    refuse(pool, add_up(pool, "b"))
+    refuse(pool, pool.add(spec("b")))
     document = server_models_document(pool)
     assert document == {
         "servers": {

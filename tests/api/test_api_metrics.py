@@ -8,7 +8,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from mvllm_router import __version__
-from mvllm_router.api.metrics import CONTENT_TYPE, METRICS, metrics_text, registry
+from mvllm_router.api.metrics import CONTENT_TYPE, METRICS, MetricRow, metrics_text, registry
 from mvllm_router.config import ServerSpec
 from mvllm_router.pool import Pool, Sample
 
@@ -49,10 +49,7 @@ def busy() -> Pool:
 
 
 @pytest.mark.parametrize("row", METRICS, ids=lambda row: row.name)
-def test_every_metric_is_there_with_its_kind_help_and_labels(row: object, busy: Pool) -> None:
-    from mvllm_router.api.metrics import MetricRow
-
-    assert isinstance(row, MetricRow)
+def test_every_metric_is_there_with_its_kind_help_and_labels(row: MetricRow, busy: Pool) -> None:
     family = families(busy)[row.name]
     assert (family.type, family.documentation) == (row.kind, row.help)
     assert family.samples

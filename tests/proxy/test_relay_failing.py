@@ -554,3 +554,55 @@ async def test_it_starts_with_dead_servers_and_takes_them_in_when_they_come(
     await engine.start()
     await until(lambda: router.pool.backends["s0"].is_up)
     assert await _status(http, router) == (200, None)
+
+
+async def test_a_client_that_stops_reading_is_closed_and_its_server_not_blamed(
+    start_router: StartRouter,
+) -> None:
+    async with Scripted(replies(answer(b"x" * 50_000_000))) as server:
+        router = await start_router(server.url, request_timeout=0.4)
+        async with Client(router.url, receive_buffer=8192) as client:
+            client.post(b'{"model":"tiny"}', b"/v1/completions")
+            await client.head()
+            await until(lambda: router.pool.stats.in_flight == 0)
+    backend = router.pool.backends["s0"]
+    assert backend.health.failed_requests == 0
+    assert not backend.stats.failures
+
+
+async def test_configured_headers_replace_the_clients_own(start_router: StartRouter) -> None:
+    async with Scripted(replies(answer(b"{}"))) as server:
+        spec = ServerSpec(
+            url=server.url, name="s0", headers=(("Host", "inner.example"), ("X-Team", "ours"))
+        )
+        router = await start_router(spec)
+        async with Client(router.url) as client:
+            client.post(b'{"model":"tiny"}', b"/v1/completions", b"x-team: theirs", b"x-other: 1")
+            await client.answer()
+        arrived = server.seen[0]
+        assert arrived.header(b"host") == [b"inner.example"]
+        assert arrived.header(b"x-team") == [b"ours"]
+        assert arrived.header(b"x-other") == [b"1"]
+
+
+async def test_a_failure_without_another_server_counts_as_no_retry(
+    start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
+) -> None:
+    engine = await start_sim()
+    router = await start_router(engine)
+    engine.inject(Fault.RESET)
+    assert await _status(http, router) == (502, None)
+    assert not router.pool.backends["s0"].stats.retries
+
+
+async def test_a_name_that_does_not_resolve_is_not_called_refused(
+    start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
+) -> None:
+    engine = await start_sim()
+    router = await start_router(engine)
+    connections = router.relay.connections(router.pool.backends["s0"])
+    connections.adopt(ServerSpec(url="http://no-such-host.invalid:1", name="s0"))
+    async with post(http, router) as response:
+        assert response.status == 502
+        message = (await response.json())["error"]["message"]
+    assert message.startswith("Every attempt failed: s0: cannot connect (")
