@@ -125,11 +125,8 @@ class RawClient:
         self.writer.write(data)
 
     def post(self, body: bytes, path: bytes = b"/v1/chat/completions", *lines: bytes) -> None:
-        more = b"".join(line + b"\r\n" for line in lines)
-        self.send(
-            b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n%bcontent-length: %d\r\n\r\n%b"
-            % (path, more, len(body), body)
-        )
+        head = [b"POST %b HTTP/1.1" % path, b"host: x", b"content-type: application/json", *lines]
+        self.send(b"\r\n".join([*head, b"content-length: %d" % len(body), b"", body]))
 
     async def head(self) -> bytes:
         return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 10)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import typer
 
-from mvllm_router.cli.output import Exit, as_json, fail, problems, styled
+from mvllm_router.cli.output import Exit, as_json, count, fail, problems, styled
 from mvllm_router.config import Config, ConfigError, Problem, ServerSpec, load, template
 from mvllm_router.config.problems import printable
 
@@ -94,6 +95,8 @@ async def _ask_all(config: Config) -> list[Found]:
             sorted(backend.model_names() or ()),
         )
 
+    # What is found is printed in one place; as a log it would come twice.
+    logging.getLogger("mvllm_router").addHandler(logging.NullHandler())
     pool, prober = Pool(), Prober()
     try:
         return await asyncio.gather(*(ask(pool.add(spec)) for spec in config.servers))
@@ -120,5 +123,5 @@ def _summary(found: list[Found], *, asked: bool) -> str:
     if not found:
         return "no servers"
     if not asked:
-        return f"no problems, {len(found)} servers (--connect asks them)"
-    return f"{sum(server.ok for server in found)} of {len(found)} servers answer well"
+        return f"no problems, {count(len(found), 'server')} (--connect asks)"
+    return f"{sum(server.ok for server in found)} of {count(len(found), 'server')} well"

@@ -48,3 +48,8 @@ def problems(text: str) -> None:
 def as_json(document: object) -> None:
     """Print a document for programs, on stdout."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def count(number: int, thing: str) -> str:
+    """Return `1 server`, `2 servers`."""
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

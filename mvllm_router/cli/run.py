@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import typer
 
 from mvllm_router import __version__
-from mvllm_router.cli.output import Exit, fail, problems
+from mvllm_router.cli.output import Exit, count, fail, problems
 from mvllm_router.config import Config, ConfigError, Override, ServerSpec, load
 
 log = logging.getLogger("mvllm_router")
@@ -107,10 +108,14 @@ def _serve(
     async def work() -> None:
         router = Router(config, reread)
         await router.start()
-        _greet(router.url, config)
-        if started:
-            started(router.url)
-        await router.serve_until_stopped()
+
+        async def announce() -> None:
+            _greet(router.url, config)
+            if started:
+                started(router.url)
+
+        # In this order: who reads that it runs may stop it, and signals must be heeded by then.
+        await asyncio.gather(router.serve_until_stopped(), announce())
         log.info("stopped")
 
     try:
@@ -121,13 +126,12 @@ def _serve(
 
 
 def _greet(url: str, config: Config) -> None:
-    settings, count = config.settings, len(config.servers)
+    settings = config.settings
     log.info(
-        "mvllm-router %s on %s, %d server%s, policy %s (Ctrl-C to stop)",
+        "mvllm-router %s on %s, %s, policy %s (Ctrl-C to stop)",
         __version__,
         url,
-        count,
-        "" if count == 1 else "s",
+        count(len(config.servers), "server"),
         settings.policy,
     )
     if not settings.api_key and not _is_loopback(settings.host):

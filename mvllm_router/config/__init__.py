@@ -12,13 +12,22 @@ from mvllm_router.config.model import Config, ServerSpec
 from mvllm_router.config.problems import ConfigError, Problem, mask_url
 from mvllm_router.config.rules import Mismatch
 from mvllm_router.config.server_keys import ENGINE_ALIASES, ENGINE_NAMES, SERVER_KEYS
-from mvllm_router.config.settings import POLICY_NAMES, SETTINGS, Setting, Settings
+from mvllm_router.config.settings import (
+    ENGINE_PLUGINS,
+    POLICY_NAMES,
+    POLICY_PLUGINS,
+    SETTINGS,
+    Setting,
+    Settings,
+)
 from mvllm_router.config.template import template
 
 __all__ = [
     "ENGINE_ALIASES",
     "ENGINE_NAMES",
+    "ENGINE_PLUGINS",
     "POLICY_NAMES",
+    "POLICY_PLUGINS",
     "SERVER_KEYS",
     "SETTINGS",
     "Config",

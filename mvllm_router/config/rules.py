@@ -45,8 +45,8 @@ class Rule:
     """What a value must be.
 
     `minimum` and `maximum` bound a number (both belong to the range), or the length of a string.
-    `choices` are the values allowed, in lower case; they are accepted in any case. A `secret` is
-    never shown.
+    `choices` are the values allowed, in lower case; they are accepted in any case. `plugins` is a
+    group of entry points whose names are allowed beside them. A `secret` is never shown.
     """
 
     name: str = ""
@@ -54,6 +54,7 @@ class Rule:
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
+    plugins: str = ""
     unit: str = ""
     secret: bool = False
 
@@ -96,9 +97,11 @@ class Rule:
 
     def _choice(self, value: Scalar) -> str:
         lowered = str(value).lower()
-        if lowered not in self.choices:
-            raise self._mismatch(value, did_you_mean(lowered, self.choices))
-        return lowered
+        if lowered in self.choices:
+            return lowered
+        if self.plugins and value in _installed(self.plugins):
+            return str(value)
+        raise self._mismatch(value, did_you_mean(lowered, self.choices))
 
     def _in_range(self, value: Scalar) -> bool:
         measure = len(value) if isinstance(value, str) else value
@@ -115,6 +118,13 @@ class Rule:
     def _mismatch(self, value: object, hint: str | None = None) -> Mismatch:
         found = kind(value) if self.secret else shown(value)
         return Mismatch(f"`{self.name}` must be {self.expected()}, but it is {found}", hint)
+
+
+def _installed(group: str) -> frozenset[str]:
+    """The names of the entry points of a group; looked for only when a name is not ours."""
+    from importlib.metadata import entry_points
+
+    return frozenset(entry.name for entry in entry_points(group=group))
 
 
 def plain(number: float) -> str:

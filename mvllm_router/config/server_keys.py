@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mvllm_router.config.rules import Rule
+from mvllm_router.config.settings import ENGINE_PLUGINS
 
 ENGINE_NAMES = ("auto", "vllm", "llama.cpp", "llama-cpp-python", "mlx", "openai")
 ENGINE_ALIASES = {
@@ -44,7 +45,7 @@ SERVER_KEYS: tuple[ServerKey, ...] = (
         name="engine",
         doc="auto (found out), vllm, llama.cpp, llama-cpp-python, mlx or openai",
         example='"vllm"',
-        rule=Rule(name="engine", type=str, choices=ENGINE_NAMES),
+        rule=Rule(name="engine", type=str, choices=ENGINE_NAMES, plugins=ENGINE_PLUGINS),
     ),
     ServerKey(
         name="max_concurrent_requests",

@@ -12,6 +12,9 @@ from typing import TypeVar
 from mvllm_router.config.rules import Rule, Scalar
 
 POLICY_NAMES = ("least_load", "round_robin", "random")
+# Groups of entry points: an installed package that has `mine` in one makes that name work here.
+POLICY_PLUGINS = "mvllm_router.policies"
+ENGINE_PLUGINS = "mvllm_router.engines"
 
 _SECONDS = "seconds"
 # Shorter waits are of no use to a person and would keep the router busy with itself.
@@ -46,6 +49,7 @@ def _setting(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
+    plugins: str = "",
     unit: str = "",
     live: bool = True,
     secret: bool = False,
@@ -58,6 +62,7 @@ def _setting(
         minimum=minimum,
         maximum=maximum,
         choices=choices,
+        plugins=plugins,
         unit=unit,
         live=live,
         secret=secret,
@@ -97,6 +102,7 @@ class Settings:
         "least_load",
         "How a server is chosen among those that have the model and can take the request.",
         choices=POLICY_NAMES,
+        plugins=POLICY_PLUGINS,
     )
     api_key: str = _setting(
         "",

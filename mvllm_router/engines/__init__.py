@@ -6,10 +6,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import cast
 
+from mvllm_router.config import ENGINE_PLUGINS
 from mvllm_router.engines.base import Engine, is_uuid, read_models
-
-# An entry point of this group named `mine` makes `engine = "mine"` work.
-ENTRY_POINT_GROUP = "mvllm_router.engines"
 
 ENGINES: dict[str, str] = {
     "vllm": "mvllm_router.engines.vllm:VLLM",
@@ -25,6 +23,8 @@ _made: dict[str, Engine] = {}
 def get(name: str) -> Engine:
     """Return the engine called `name`; engines keep no state, so there is one of each.
 
+    One that has not been recognised yet ("auto") is spoken to as any OpenAI server.
+
     Raises:
         ValueError: neither a built-in engine nor an installed entry point has that name.
     """
@@ -34,9 +34,10 @@ def get(name: str) -> Engine:
 
 
 def _make(name: str) -> Engine:
+    name = "openai" if name == "auto" else name
     if name in ENGINES:
         return _built_in(ENGINES[name])
-    for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
+    for entry in entry_points(group=ENGINE_PLUGINS, name=name):
         return cast(Engine, entry.load()())
     raise ValueError(f"no engine is called {name!r}; there are {', '.join(ENGINES)}")
 

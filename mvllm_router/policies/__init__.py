@@ -7,10 +7,8 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Protocol, cast
 
+from mvllm_router.config import POLICY_PLUGINS
 from mvllm_router.pool import Backend
-
-# An entry point of this group named `mine` makes `policy = "mine"` work.
-ENTRY_POINT_GROUP = "mvllm_router.policies"
 
 POLICIES: dict[str, str] = {
     "least_load": "mvllm_router.policies.least_load:LeastLoad",
@@ -35,7 +33,7 @@ def make(name: str) -> Policy:
     """
     if name in POLICIES:
         return _built_in(POLICIES[name])
-    for entry in entry_points(group=ENTRY_POINT_GROUP, name=name):
+    for entry in entry_points(group=POLICY_PLUGINS, name=name):
         return cast(Policy, entry.load()())
     raise ValueError(f"no policy is called {name!r}; there are {', '.join(POLICIES)}")
 

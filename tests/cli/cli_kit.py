@@ -78,7 +78,8 @@ class Running:
 
     @property
     def url(self) -> str:
-        return re.findall(r" on (http://\S+),", "\n".join(self.lines))[0]
+        found: list[str] = re.findall(r" on (http://\S+),", "\n".join(self.lines))
+        return found[0]
 
     @property
     def server_urls(self) -> list[str]:

@@ -83,15 +83,6 @@ def state(watch: Watch) -> str:
     return watch.backend.health.state.value
 
 
-async def until(condition: Callable[[], bool], timeout: float = 20) -> None:
-    """Wait until `condition` holds: for states that announce no event of their own."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + timeout
-    while not condition():
-        assert loop.time() < end, "waited in vain"
-        await asyncio.sleep(0.005)
-
-
 def tasks_of(*names: str) -> list[str]:
     """Return the names of the running background tasks of these backends."""
     return sorted(

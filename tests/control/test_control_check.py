@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 from control_kit import Bench, Page, Pages, names, state
+from support import StartSim
 
 from mvllm_router.control.watch import Watch
 from mvllm_router.sim import Fault, Profile, SimEngine
-
-StartSim = Callable[..., Awaitable[SimEngine]]
 
 # Capacity when the file says none: the engine's own figure or its default.
 CAPACITIES = {"vllm": 16, "llama.cpp": 6, "llama-cpp-python": 1, "mlx": 8, "openai": 8}

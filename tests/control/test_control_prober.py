@@ -7,17 +7,16 @@ import gzip
 import shutil
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from control_kit import Page, Pages
+from support import StartSim
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.control.prober import NoAnswer, Prober
-from mvllm_router.sim import Fault, SimEngine
-
-StartSim = Callable[..., Awaitable[SimEngine]]
+from mvllm_router.sim import Fault
 
 
 @pytest.fixture

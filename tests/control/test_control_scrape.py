@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections.abc import Awaitable, Callable
 
 import pytest
-from control_kit import Bench, Page, Pages, until
+from control_kit import Bench, Page, Pages
+from support import StartSim, until
 
 from mvllm_router.control import watch as watch_module
 from mvllm_router.control.watch import Watch
 from mvllm_router.engines import get
-from mvllm_router.sim import Fault, SimEngine
-
-StartSim = Callable[..., Awaitable[SimEngine]]
+from mvllm_router.sim import Fault
 
 LLAMA = {"Server": "llama.cpp"}
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from control_kit import Bench, state, tasks_of, until
+from control_kit import Bench, state, tasks_of
+from support import StartSim, until
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.control.watches import Watches
 from mvllm_router.pool import Backend, State
 from mvllm_router.sim import Fault, SimEngine
-
-StartSim = Callable[..., Awaitable[SimEngine]]
 
 PASSIVE = {"enable_active_health_check": False, "auto_recovery_threshold": 0.1}
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from mvllm_router import engines
+from mvllm_router.config import ENGINE_PLUGINS
 from mvllm_router.config.server_keys import ENGINE_NAMES
 from mvllm_router.engines import ENGINES, Engine, get, is_uuid, read_models
 from mvllm_router.engines.mlx import MLX
@@ -137,7 +138,7 @@ def test_there_is_one_of_each() -> None:
 
 
 def test_an_installed_engine_is_found_by_its_name_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = EntryPoint("mine", "mvllm_router.engines.mlx:MLX", engines.ENTRY_POINT_GROUP)
+    mine = EntryPoint("mine", "mvllm_router.engines.mlx:MLX", ENGINE_PLUGINS)
     asked: list[dict[str, str]] = []
 
     def entry_points(**select: str) -> list[EntryPoint]:
@@ -152,7 +153,11 @@ def test_an_installed_engine_is_found_by_its_name_once(monkeypatch: pytest.Monke
     assert asked == [{"group": "mvllm_router.engines", "name": "mine"}]
 
 
-@pytest.mark.parametrize("name", ["sglang", "auto", ""])
+def test_one_that_is_not_recognised_yet_is_spoken_to_as_any_openai_server() -> None:
+    assert type(get("auto")) is Engine
+
+
+@pytest.mark.parametrize("name", ["sglang", ""])
 def test_a_name_that_nobody_has_is_refused_naming_those_there_are(name: str) -> None:
     with pytest.raises(ValueError, match=f"no engine is called '{name}'; there are vllm, llama"):
         get(name)

@@ -7,8 +7,9 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from mvllm_router import policies
+from mvllm_router.config import POLICY_PLUGINS
 from mvllm_router.config.settings import POLICY_NAMES
-from mvllm_router.policies import ENTRY_POINT_GROUP, POLICIES, make
+from mvllm_router.policies import POLICIES, make
 from mvllm_router.policies.least_load import LeastLoad
 from mvllm_router.policies.round_robin import RoundRobin
 
@@ -29,12 +30,12 @@ def test_each_use_has_its_own_state() -> None:
 
 
 def test_an_installed_policy_is_found_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    mine = EntryPoint("mine", "mvllm_router.policies.round_robin:RoundRobin", ENTRY_POINT_GROUP)
+    mine = EntryPoint("mine", "mvllm_router.policies.round_robin:RoundRobin", POLICY_PLUGINS)
     asked: list[dict[str, str]] = []
 
     def entry_points(**select: str) -> list[EntryPoint]:
         asked.append(select)
-        return [mine] if select == {"group": ENTRY_POINT_GROUP, "name": "mine"} else []
+        return [mine] if select == {"group": POLICY_PLUGINS, "name": "mine"} else []
 
     monkeypatch.setattr(policies, "entry_points", entry_points)
     assert isinstance(make("mine"), RoundRobin)
