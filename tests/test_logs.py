@@ -21,6 +21,7 @@ def _loggers_as_before() -> Iterator[None]:
     root, own = logging.getLogger(), logging.getLogger("mvllm_router")
     handlers, levels = root.handlers[:], (root.level, own.level)
     root.handlers[:] = []
+    root.setLevel(logging.DEBUG)
     yield
     for handler in root.handlers:
         handler.close()
@@ -56,6 +57,7 @@ def test_a_line_for_programs_is_one_object_with_a_time_in_utc(stderr: Stderr) ->
     configure("info", "json", "")
     log.info("größer\nthan two lines")
     (line,) = stderr.getvalue().splitlines()
+    assert "größer" in line
     document = json.loads(line)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT[\d:]{8}\.\d{3}\+00:00", document.pop("time"))
     assert document == {
@@ -82,13 +84,13 @@ def test_a_message_cannot_look_like_another_line_nor_steer_a_terminal() -> None:
     record = logging.makeLogRecord(
         {
             "msg": "model %s",
-            "args": ("x\n12:00:00 INFO    forged\x1b[2J\r\x9b",),
+            "args": ("x\n12:00:00 INFO    forged\x1b[2J\r\x7f\x9f\xa0",),
             "levelname": "INFO",
         }
     )
     first, second = TextFormatter().format(record).split("\n")
     assert first.endswith("INFO    model x")
-    assert second == "    12:00:00 INFO    forged\\x1b[2J\\x0d\\x9b"
+    assert second == "    12:00:00 INFO    forged\\x1b[2J\\x0d\\x7f\\x9f\xa0"
 
 
 def test_the_level_is_for_our_own_lines_and_libraries_only_warn(stderr: Stderr) -> None:

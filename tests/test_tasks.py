@@ -8,6 +8,7 @@ import logging
 
 import pytest
 
+from mvllm_router import tasks
 from mvllm_router.tasks import cancel, spawn
 
 
@@ -87,3 +88,11 @@ async def test_cancel_of_a_task_that_has_ended_returns() -> None:
     await task
     await cancel(task)
     assert task.done()
+
+
+async def test_a_task_that_has_ended_is_let_go() -> None:
+    task = spawn(asyncio.sleep(0), "short")
+    assert task in tasks._running
+    await cancel(task)
+    await asyncio.sleep(0)  # the callback that lets go comes after those that wait
+    assert task not in tasks._running

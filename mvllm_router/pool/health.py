@@ -143,7 +143,7 @@ class Health:
         self.bad_checks = self.failed_requests = 0
 
     def _put(self, state: State, reason: str) -> None:
-        if state is State.DOWN and self.state is not State.DOWN:
+        if state is State.DOWN:
             self.good_checks = 0
         if state is not self.state:
             self.since = self._monotonic()

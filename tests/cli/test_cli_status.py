@@ -234,7 +234,7 @@ def test_wide_terminals_show_all_and_narrow_ones_what_matters_most() -> None:
     assert len(shown[200]) == 11
     assert "score" not in shown[100]
     assert shown[80] == ["server", "state", "models", "run/cap", "wait", "requests", "errors"]
-    assert shown[40] == ["server", "state", "run/cap"]
+    assert shown[40] == ["server", "state", "run/cap", "wait"]
     for wide, narrow in zip((200, 100, 80, 60), (100, 80, 60, 40), strict=True):
         assert set(shown[narrow]) <= set(shown[wide])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from pool_kit import add_up, new_pool, refuse
 
 from mvllm_router.pool.events import KEPT, Events
 from mvllm_router.pool.stats import BETWEEN_EVENTS, BackendStats, RouterStats
@@ -61,6 +62,17 @@ def test_each_event_is_logged_with_its_server_and_level(caplog: pytest.LogCaptur
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "a: down: status 500"),
         ("INFO", "configuration reloaded"),
+    ]
+
+
+def test_a_server_that_goes_down_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    pool = new_pool()
+    with caplog.at_level(logging.INFO, "mvllm_router.pool"):
+        backend = add_up(pool, "a")
+        refuse(pool, backend)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records][-2:] == [
+        ("INFO", "a: up: health check passed"),
+        ("WARNING", "a: down: connection refused"),
     ]
 
 

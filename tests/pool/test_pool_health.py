@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pool_kit import Clock
 
+from mvllm_router.config import Settings
 from mvllm_router.pool import Health, HealthRules, State
 
 
@@ -81,6 +82,17 @@ def test_before_the_first_check_nothing_is_claimed() -> None:
     assert (health.state, health.reason) == (CHECKING, "not checked yet")
     assert health.success_rate == 1.0
     assert health.last_check is None
+    assert (health.good_checks, health.bad_checks, health.failed_requests) == (0, 0, 0)
+    assert not health.ejected
+
+
+def test_the_default_rules_are_the_default_settings() -> None:
+    rules, settings = HealthRules(), Settings()
+    assert rules.consecutive_failures == settings.health_check_consecutive_failures
+    assert rules.min_success_rate == settings.health_check_min_success_rate
+    assert rules.window == settings.health_check_window_size
+    assert rules.max_response_time == settings.health_check_max_response_time
+    assert rules.request_failures == settings.failure_threshold
 
 
 def test_three_failed_checks_in_a_row_take_a_server_out() -> None:
@@ -229,7 +241,9 @@ def test_an_ejected_server_starts_anew_when_it_is_back() -> None:
 
 
 def test_since_is_when_the_state_began_not_when_it_was_confirmed() -> None:
-    clock = Clock(10.0)
+    clock = Clock(7.0)
+    assert Health(HealthRules(), clock).since == 7.0
+    clock.advance(3)
     health = health_of(UP, clock)
     clock.advance(5)
     passed(health)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from pool_kit import add_up, checked, new_pool, refuse, scraped, spec
 
-from mvllm_router.pool import Backend, Health, HealthRules, Lease, State
+from mvllm_router.pool import Backend, Health, HealthRules, Lease, Pool, State
 
 
 def test_a_lease_is_released_once_however_often_it_is_asked() -> None:
@@ -210,6 +210,15 @@ def test_the_pool_knows_whether_some_server_takes_one_at_a_time() -> None:
         seen.append(pool.some_take_one)
     pool.remove("a")
     assert [*seen, pool.some_take_one] == [False, True, False, True, False]
+
+
+def test_a_pool_begins_empty_with_the_default_rules() -> None:
+    pool = Pool()
+    assert pool.rules == HealthRules()
+    assert pool.backends == {}
+    assert pool.stats.in_flight == 0
+    assert not pool.some_take_one
+    assert new_pool(window=3).rules == HealthRules(window=3)
 
 
 def test_new_health_rules_reach_those_that_are_in_and_those_that_come() -> None:

@@ -11,6 +11,7 @@ from mvllm_router.proxy.headers import (
     to_backend,
     to_client,
     usable_request_id,
+    without,
 )
 
 
@@ -110,6 +111,12 @@ def test_a_stream_is_marked_so_that_nobody_holds_it_back() -> None:
 
 def test_any_other_answer_keeps_what_it_says_of_caches() -> None:
     assert answer_lines((b"Cache-Control", b"max-age=60")) == b"Cache-Control: max-age=60\r\n"
+
+
+def test_lines_that_others_replace_are_taken_out_whatever_their_case() -> None:
+    lines = b"X-Team: a\r\nAccept: x-team: b\r\nx-team:c\r\nX-Team-2: d\r\n"
+    assert without(lines, frozenset((b"x-team",))) == b"Accept: x-team: b\r\nX-Team-2: d\r\n"
+    assert without(lines, frozenset()) == lines
 
 
 @pytest.mark.parametrize("text", ["my-req-43", "a", "x" * 128, "{1}/~!", "198c1920-e5d6"])
