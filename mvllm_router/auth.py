@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from mvllm_router.errors import Unauthorized
 
-# They tell nothing but that the router is there; load balancers and probes need them.
+# Load balancers and probes need them. To who has no key they name no server.
 OPEN_PATHS = frozenset(("/", "/health", "/ready"))
 
 
@@ -19,23 +19,25 @@ class Gate:
         """Let everybody in when `key` is empty or None."""
         self._digest = _hash(key) if key else None
 
-    @property
-    def is_open(self) -> bool:
-        return self._digest is None
-
-    def check(self, path: str, headers: Mapping[str, str]) -> None:
+    def check(self, path: str, headers: Mapping[str, str]) -> bool:
         """Let the request pass or raise.
+
+        Returns:
+            True if the client may know all; False if it came in only because the path is open.
 
         Raises:
             Unauthorized: the path needs the key, and the request has none or a wrong one.
         """
-        if self._digest is None or path in OPEN_PATHS:
-            return
+        if self._digest is None:
+            return True
         key = presented_key(headers)
+        if key is not None and hmac.compare_digest(_hash(key), self._digest):
+            return True
+        if path in OPEN_PATHS:
+            return False
         if key is None:
             raise Unauthorized("An API key is needed: `Authorization: Bearer <key>`.")
-        if not hmac.compare_digest(_hash(key), self._digest):
-            raise Unauthorized("The API key is wrong.")
+        raise Unauthorized("The API key is wrong.")
 
 
 def _hash(key: str) -> bytes:

@@ -101,6 +101,7 @@ class Router:
         if self.config.path is not None and self._reread is not None:
             self.file_watch = FileWatch(self.config.path, self.reload)
             self._tasks.append(spawn(self.file_watch.run(), "reload"))
+            await self.reload()  # the file may have changed since it was loaded
 
     async def _listen(self) -> None:
         settings = self.config.settings

@@ -14,9 +14,8 @@ CHAT = "/v1/chat/completions"
 @pytest.mark.parametrize("key", [None, ""])
 def test_without_a_key_everybody_comes_in(key: str | None) -> None:
     gate = Gate(key)
-    assert gate.is_open
-    gate.check(CHAT, {})
-    gate.check(CHAT, {"authorization": "Bearer whatever"})
+    assert gate.check(CHAT, {})
+    assert gate.check(CHAT, {"authorization": "Bearer whatever"})
 
 
 @pytest.mark.parametrize(
@@ -29,9 +28,8 @@ def test_without_a_key_everybody_comes_in(key: str | None) -> None:
     ],
 )
 def test_the_key_lets_in(headers: dict[str, str]) -> None:
-    gate = Gate("secret")
-    assert not gate.is_open
-    gate.check(CHAT, headers)
+    assert Gate("secret").check(CHAT, headers)
+    assert Gate("secret").check("/health", headers)
 
 
 def test_header_names_are_taken_in_any_case() -> None:
@@ -74,8 +72,9 @@ def test_a_key_outside_of_ascii_lets_in() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(OPEN_PATHS))
-def test_probes_need_no_key(path: str) -> None:
-    Gate("secret").check(path, {})
+def test_probes_need_no_key_and_are_not_told_all(path: str) -> None:
+    assert not Gate("secret").check(path, {})
+    assert not Gate("secret").check(path, {"x-api-key": "wrong"})
 
 
 @pytest.mark.parametrize(

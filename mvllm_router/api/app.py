@@ -45,13 +45,13 @@ class App:
         self._registry = registry(self.pool)
         self._own: dict[str, Callable[[], web.StreamResponse]] = {
             "/": self._root,
-            "/health": lambda: _json(health_document(self.pool, self.settings)),
             "/ready": self._ready,
             "/load-stats": lambda: _json(load_stats_document(self.pool)),
             "/server-models": lambda: _json(server_models_document(self.pool)),
             "/metrics": self._metrics,
             "/v1/models": lambda: _json(models_document(self.pool)),
             "/router/snapshot": self._snapshot,
+            "/health": lambda: self._health(detailed=True),
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -60,7 +60,9 @@ class App:
         request_id = usable_request_id(request.headers.get("x-request-id")) or new_request_id()
         begun = time.monotonic()
         try:
-            self.gate.check(path, request.headers)
+            may_know_all = self.gate.check(path, request.headers)
+            if path == "/health" and not may_know_all:
+                return _marked(self._health(detailed=False), request_id)
             own = self._own_answer(request.method, path)
             if own is not None:
                 return _marked(own, request_id)
@@ -91,6 +93,9 @@ class App:
         if method not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{path[:200]} takes GET, not {method}.")
         return own() if own else _json(model_document(self.pool, unquote(name)))
+
+    def _health(self, *, detailed: bool) -> web.Response:
+        return _json(health_document(self.pool, self.settings, detailed=detailed))
 
     def _root(self) -> web.Response:
         status = "draining" if self.draining else "running"

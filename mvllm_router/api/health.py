@@ -8,8 +8,11 @@ from mvllm_router.config import Settings
 from mvllm_router.pool import Backend, Pool
 
 
-def health_document(pool: Pool, settings: Settings) -> dict[str, object]:
-    """Return the health of the pool; `health_score` is the share of servers that are up."""
+def health_document(pool: Pool, settings: Settings, *, detailed: bool = True) -> dict[str, object]:
+    """Return the health of the pool; `health_score` is the share of servers that are up.
+
+    Without details the list of servers stays empty: the route is open to everybody.
+    """
     backends = list(pool.backends.values())
     up = sum(backend.is_up for backend in backends)
     score = up / len(backends) if backends else 0.0
@@ -19,7 +22,7 @@ def health_document(pool: Pool, settings: Settings) -> dict[str, object]:
         "total_servers": len(backends),
         "healthy_servers": up,
         "unhealthy_servers": len(backends) - up,
-        "servers": [_server(backend) for backend in backends],
+        "servers": [_server(backend) for backend in backends] if detailed else [],
         "config": {
             "health_check_enabled": settings.enable_active_health_check,
             "health_check_interval": settings.health_check_interval,

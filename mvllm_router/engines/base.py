@@ -48,12 +48,21 @@ def is_uuid(text: str) -> bool:
 
 
 def read_models(document: object) -> dict[str, Mapping[str, Any]] | None:
-    """Read the JSON of /v1/models into {id: entry}; None when it is no such list."""
+    """Read the JSON of /v1/models into {name: entry}; None when it is no such list.
+
+    llama-server lists further names of a model in `aliases`.
+    """
     entries = document.get("data") if isinstance(document, dict) else None
     if not isinstance(entries, list):
         return None
-    return {
-        entry["id"]: entry
+    named = [
+        (name, entry)
         for entry in entries
-        if isinstance(entry, dict) and isinstance(entry.get("id"), str)
-    }
+        if isinstance(entry, dict)
+        for name in (entry.get("id"), *_list(entry.get("aliases")))
+    ]
+    return {name: entry for name, entry in named if isinstance(name, str)}
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

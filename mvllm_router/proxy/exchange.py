@@ -246,12 +246,16 @@ class Exchange:
     def _break_off(self, error: RouterError, failure: Failure, detail: str) -> None:
         """Tell the client that the rest is missing; it must never take this for the end."""
         if self._cutter is not None and self._framing is not Framing.LENGTH:
-            self._write(frame(error.event(), self._framing, ended=True))
+            self._write(frame(self._new_line() + error.event(), self._framing, ended=True))
         else:
             self.keep_alive = False  # a short body, or chunks without their end
         if self._cutter is None and self._framing is Framing.CLOSE:
             reset(self.client.transport)
         self._finish(Outcome(Result.BROKEN, failure.value, failure, detail))
+
+    def _new_line(self) -> bytes:
+        """Return what ends an event that was too long to be held back, if it is cut."""
+        return b"" if sse.ends_event(self._last_pieces[1]) else b"\n\n"
 
     def _finish(self, outcome: Outcome) -> None:
         if not self.done.done():

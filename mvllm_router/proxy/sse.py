@@ -19,6 +19,11 @@ def has_event(data: bytes) -> bool:
     return any(mark in data for mark in _ENDS)
 
 
+def ends_event(data: bytes) -> bool:
+    """Tell whether `data` ends where an event ends; nothing at all does."""
+    return not data or data.endswith(_ENDS)
+
+
 class EventCutter:
     """Passes whole events on and keeps a half one back until the rest of it is here.
 

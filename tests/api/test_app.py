@@ -205,6 +205,19 @@ async def test_with_an_api_key_only_those_who_have_it_come_in(
             assert response.status == 200
 
 
+async def test_health_names_the_servers_only_to_those_who_have_the_key(
+    start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
+) -> None:
+    engine = await start_sim()
+    router = await start_router(engine, api_key="right")
+    for headers, named in (({}, 0), ({"x-api-key": "wrong"}, 0), ({"x-api-key": "right"}, 1)):
+        async with http.get(f"{router.url}/health", headers=headers) as response:
+            document = await response.json()
+        assert (document["status"], document["total_servers"]) == ("healthy", 1)
+        assert len(document["servers"]) == named
+        assert (engine.url in str(document)) is bool(named)
+
+
 async def test_load_stats_show_what_is_in_flight_and_what_others_put_there(
     start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
 ) -> None:

@@ -161,3 +161,8 @@ def test_one_that_is_not_recognised_yet_is_spoken_to_as_any_openai_server() -> N
 def test_a_name_that_nobody_has_is_refused_naming_those_there_are(name: str) -> None:
     with pytest.raises(ValueError, match=f"no engine is called '{name}'; there are vllm, llama"):
         get(name)
+
+
+def test_further_names_of_a_model_are_names() -> None:
+    entry = {"id": "tiny.gguf", "aliases": ["tiny", "small", 7], "object": "model"}
+    assert read_models({"data": [entry]}) == {"tiny.gguf": entry, "tiny": entry, "small": entry}

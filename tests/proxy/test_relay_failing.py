@@ -227,6 +227,21 @@ async def test_half_an_event_is_never_passed_on(start_router: StartRouter) -> No
     assert b'data: {"error"' in body
 
 
+async def test_an_error_event_after_a_cut_over_long_event_stands_on_a_line_of_its_own(
+    start_router: StartRouter,
+) -> None:
+    half = b"data: " + b"x" * 70_000
+    async with Scripted(replies(SSE, chunk(half), close=True)) as server:
+        router = await start_router(server.url)
+        async with Client(router.url) as client:
+            client.post(b'{"model":"tiny"}')
+            await client.head()
+            rest = b""
+            while not rest.endswith(b"\r\n0\r\n\r\n"):
+                rest += await client.reader.read(65536)
+    assert b'\n\ndata: {"error"' in rest
+
+
 @pytest.mark.parametrize(
     "head",
     [b"content-length: 100\r\n\r\n", b"transfer-encoding: chunked\r\n\r\n4\r\n"],
