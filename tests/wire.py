@@ -137,6 +137,15 @@ class RawClient:
     async def rest_of_chunks(self) -> bytes:
         return await self.until(b"0\r\n\r\n")
 
+    async def last_of_stream(self) -> bytes:
+        """Read chunks to their end, however many; return the last 10 kB."""
+        last = b""
+        while not last.endswith(b"\r\n0\r\n\r\n"):
+            piece = await self.reader.read(65536)
+            assert piece, "the connection was closed in mid-stream"
+            last = (last + piece)[-10_000:]
+        return last
+
     async def rest(self) -> bytes:
         """Read until the other side closes."""
         return await asyncio.wait_for(self.reader.read(-1), 10)
