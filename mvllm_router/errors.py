@@ -6,6 +6,7 @@
     ├─ ModelNotFound         404  no server has the model
     ├─ NotFound              404  no such route
     ├─ MethodNotAllowed      405
+    ├─ SlowUpload            408  the body stopped coming
     ├─ TooLarge              413  the body is over `max_body_size`
     ├─ Overloaded            429  a limit or the queue is full (Retry-After)
     ├─ AttemptsFailed        502  every attempt failed
@@ -84,6 +85,12 @@ class MethodNotAllowed(RouterError):
     status = 405
     type = "invalid_request_error"
     code = "method_not_allowed"
+
+
+class SlowUpload(RouterError):
+    status = 408
+    type = "invalid_request_error"
+    code = "request_timeout"
 
 
 class TooLarge(RouterError):

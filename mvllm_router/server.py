@@ -16,12 +16,13 @@ from mvllm_router.config import Config, ConfigError, Settings, changes
 from mvllm_router.control.prober import Prober
 from mvllm_router.control.reload import FileWatch
 from mvllm_router.control.watches import Watches
+from mvllm_router.policies import Policy
 from mvllm_router.policies import make as make_policy
 from mvllm_router.pool import HealthRules, Pool
 from mvllm_router.proxy.dispatch import Dispatch
 from mvllm_router.proxy.front import Front
 from mvllm_router.proxy.relay import Limits, Relay
-from mvllm_router.tasks import cancel, spawn
+from mvllm_router.tasks import cancel, repeat, spawn
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ _BACKLOG = 2048
 _SILENCE_TICK = 1.0
 # Seconds between looks at whether the last request has finished.
 _DRAIN_TICK = 0.05
+# So many of these are left for what is ended to tell its clients.
+_LAST_TICKS = 10
 
 T = TypeVar("T")
 
@@ -69,6 +72,7 @@ class Router:
         self.port = settings.port
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: asyncio.Server | None = None
+        self._reloading = asyncio.Lock()
         self._stop_asked = asyncio.Event()
         self._stop_now = asyncio.Event()
 
@@ -97,7 +101,7 @@ class Router:
         self.prober = Prober()
         self.watches = Watches(self.pool, self.prober, self.config.settings)
         await self.watches.follow(self.config.settings)
-        self._tasks.append(spawn(self._watch_silence(), "silence"))
+        self._tasks.append(spawn(repeat(self._watch_silence), "silence"))
         if self.config.path is not None and self._reread is not None:
             self.file_watch = FileWatch(self.config.path, self.reload)
             self._tasks.append(spawn(self.file_watch.run(), "reload"))
@@ -114,31 +118,41 @@ class Router:
             raise CannotListen(_why_not(settings, error)) from None
         self.port = self._listener.sockets[0].getsockname()[1]
 
-    async def _watch_silence(self) -> None:
-        while True:
-            limit = self.relay.limits.request_timeout
-            await asyncio.sleep(min(_SILENCE_TICK, limit / 4))
-            self.relay.check_silence()
+    async def _watch_silence(self) -> float:
+        limit = self.relay.limits.request_timeout
+        self.relay.check_silence()
+        self.front.close_stuck(limit)
+        return min(_SILENCE_TICK, limit / 4)
 
     # --- reloading
 
     async def reload(self) -> None:
         """Read the configuration again and use it; a bad one is refused and changes nothing."""
         assert self._reread is not None
+        if self.app.draining:
+            return
         try:
-            config = self._reread()
-        except ConfigError as error:
+            await self.apply(self._reread())
+        except (ConfigError, ValueError) as error:
             self.pool.events.add(
                 "reload", "", f"the new configuration is refused:\n{error}", logging.ERROR
             )
-            return
-        await self.apply(config)
 
     async def apply(self, config: Config) -> None:
-        """Change to `config`: servers that stay keep their counts, health and connections."""
+        """Change to `config`: servers that stay keep their counts, health and connections.
+
+        Raises:
+            ValueError: its policy cannot be made; nothing has been changed.
+        """
+        async with self._reloading:
+            await self._apply(config)
+
+    async def _apply(self, config: Config) -> None:
         diff = changes(self.config, config)
         if not diff:
             return
+        policy = make_policy(config.settings.policy) if "policy" in diff.live else None
+        # Nothing from here on can fail: half a configuration would be worse than an old one.
         specs = {spec.name: spec for spec in config.servers}
         moved = [name for name, fields in diff.changed.items() if "url" in fields]
         for name in (*diff.removed, *moved):
@@ -148,17 +162,17 @@ class Router:
         for name in diff.changed:
             if name not in moved:
                 self.pool.update(specs[name])
-        self._use(config.settings, policy_changed="policy" in diff.live)
+        self._use(config.settings, policy)
         self.config = config
         await self.watches.follow(config.settings)
         self.pool.events.add("reload", "", _summary(diff.live, diff.needs_restart, len(specs)))
 
-    def _use(self, settings: Settings, *, policy_changed: bool) -> None:
+    def _use(self, settings: Settings, policy: Policy | None) -> None:
         self.pool.adopt(_health_rules(settings))
         self.dispatch.max_waiting = settings.max_waiting
         self.dispatch.queue_timeout = settings.queue_timeout
-        if policy_changed:
-            self.dispatch.policy = make_policy(settings.policy)
+        if policy is not None:
+            self.dispatch.policy = policy
             about = self.app.about
             self.app.about = About(about.address, settings.policy, about.config_path, about.started)
         self.relay.limits = _limits(settings)
@@ -200,6 +214,8 @@ class Router:
             self._listener.close()
         self.front.let_go()
         await self._drain(drain_timeout)
+        self.relay.stop()  # what is left is told
+        await self._settle()
         for task in self._tasks:
             await cancel(task)
         await self.watches.stop()
@@ -219,6 +235,13 @@ class Router:
         while self.pool.stats.in_flight and not self._stop_now.is_set():
             if time.monotonic() >= end:
                 log.warning("ending %d requests that run still", self.pool.stats.in_flight)
+                return
+            await asyncio.sleep(_DRAIN_TICK)
+
+    async def _settle(self) -> None:
+        """Let the handlers that were told to end write their last words."""
+        for _ in range(_LAST_TICKS):
+            if not self.pool.stats.in_flight:
                 return
             await asyncio.sleep(_DRAIN_TICK)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 log = logging.getLogger(__name__)
+
+# Seconds.
+_AFTER_FAILURE = 1.0
 
 _running: set[asyncio.Task[Any]] = set()  # the loop itself keeps only weak references
 
@@ -24,6 +27,21 @@ def _ended(task: asyncio.Task[None]) -> None:
     _running.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         log.error("task %s failed", task.get_name(), exc_info=error)
+
+
+async def repeat(step: Callable[[], Awaitable[float]]) -> None:
+    """Run `step` for ever, each time sleeping the seconds that it returns.
+
+    A step that fails is logged, and the next one is tried a little later: one surprise must
+    not end what has to go on for as long as the process does.
+    """
+    while True:
+        try:
+            pause = await step()
+        except Exception:
+            log.exception("a background step failed; it is tried again")
+            pause = _AFTER_FAILURE
+        await asyncio.sleep(pause)
 
 
 async def cancel(task: asyncio.Task[None]) -> None:

@@ -16,6 +16,7 @@ TABLE = {
     errors.ModelNotFound: (404, "invalid_request_error", "model_not_found"),
     errors.NotFound: (404, "invalid_request_error", "not_found"),
     errors.MethodNotAllowed: (405, "invalid_request_error", "method_not_allowed"),
+    errors.SlowUpload: (408, "invalid_request_error", "request_timeout"),
     errors.TooLarge: (413, "invalid_request_error", "body_too_large"),
     errors.Overloaded: (429, "overloaded_error", "overloaded"),
     errors.AttemptsFailed: (502, "upstream_error", "all_attempts_failed"),

@@ -20,9 +20,10 @@ from mvllm_router.auth import Gate
 from mvllm_router.config import Settings
 from mvllm_router.errors import MethodNotAllowed, NoBackend, NotFound, RouterError
 from mvllm_router.pool import Pool
+from mvllm_router.proxy.ask import new_request_id
 from mvllm_router.proxy.front import error_response
 from mvllm_router.proxy.headers import usable_request_id
-from mvllm_router.proxy.relay import Relay, new_request_id
+from mvllm_router.proxy.relay import Relay
 from mvllm_router.proxy.routes import relayed
 
 log = logging.getLogger(__name__)

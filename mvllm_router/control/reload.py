@@ -61,7 +61,10 @@ class FileWatch:
         now = content_hash(self._path)
         if now is not None and now != self._seen:
             self._seen = now
-            await self._changed()
+            try:
+                await self._changed()
+            except Exception:
+                log.exception("%s: the change was not taken in", self._path)
 
 
 def content_hash(path: Path) -> bytes | None:

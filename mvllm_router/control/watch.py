@@ -14,7 +14,7 @@ from mvllm_router.control.prober import NoAnswer, Prober
 from mvllm_router.engines import Engine, get, read_models
 from mvllm_router.engines.recognise import FIRST, Answer, conclusion, next_question
 from mvllm_router.pool import Backend, Pool, Sample
-from mvllm_router.tasks import cancel, spawn
+from mvllm_router.tasks import cancel, repeat, spawn
 
 log = logging.getLogger(__name__)
 
@@ -73,13 +73,24 @@ class Watch:
 
     async def _health_loop(self) -> None:
         while True:
-            if self.settings.enable_active_health_check or not self._checked.is_set():
-                await self.check()
-            else:
-                self._trust_after_a_while()
+            try:
+                if self.settings.enable_active_health_check or not self._checked.is_set():
+                    await self.check()
+                else:
+                    self._trust_after_a_while()
+            except Exception:
+                self._note_surprise()
             self._checked.set()
             self._wake.clear()
             await _until(self._wake, self._delay())
+
+    def _note_surprise(self) -> None:
+        """An answer that nobody thought of must not end the checks."""
+        log.exception("%s: the health check failed", self.backend.name)
+        now = self._pool.wall()
+        self._pool.health(
+            self.backend, lambda h: h.check_failed(now, "its answers cannot be understood")
+        )
 
     def _delay(self) -> float:
         if not self.backend.is_up:
@@ -212,14 +223,16 @@ class Watch:
 
     async def _scrape_loop(self) -> None:
         await self._checked.wait()
-        while True:
-            engine = get(self._engine_name())
-            interval = max(self.settings.scrape_interval, engine.min_scrape_interval)
-            begun = time.monotonic()
-            pause = 0.0
-            if engine.metrics_path and self.backend.is_up:
-                pause = await self.scrape(engine, interval)
-            await asyncio.sleep(max(pause, interval - (time.monotonic() - begun)))
+        await repeat(self._scrape_in_turn)
+
+    async def _scrape_in_turn(self) -> float:
+        engine = get(self._engine_name())
+        interval = max(self.settings.scrape_interval, engine.min_scrape_interval)
+        begun = time.monotonic()
+        pause = 0.0
+        if engine.metrics_path and self.backend.is_up:
+            pause = await self.scrape(engine, interval)
+        return max(pause, interval - (time.monotonic() - begun))
 
     async def scrape(self, engine: Engine, interval: float) -> float:
         """Read the metrics once; return how long to leave it in peace beyond the interval.

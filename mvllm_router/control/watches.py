@@ -24,17 +24,17 @@ class Watches:
         """Start watching new backends, stop for removed ones, and use `settings` for all."""
         self._settings = settings
         backends = self._pool.backends
-        for name, watch in list(self._watches.items()):
-            if backends.get(name) is not watch.backend:
-                del self._watches[name]
-                await watch.stop()
-            else:
-                watch.settings = settings
-                watch.wake()
+        gone = [n for n, watch in self._watches.items() if backends.get(n) is not watch.backend]
+        stopped = [self._watches.pop(name) for name in gone]
+        for watch in self._watches.values():
+            watch.settings = settings
+            watch.wake()
         for name, backend in backends.items():
             if name not in self._watches:
                 watch = self._watches[name] = Watch(backend, self._pool, self._prober, settings)
                 watch.start()
+        for watch in stopped:
+            await watch.stop()
 
     async def checked(self) -> None:
         """Wait until each backend has been checked once."""

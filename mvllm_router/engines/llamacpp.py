@@ -10,6 +10,8 @@ _RUNNING = "llamacpp:requests_processing"
 _WAITING = "llamacpp:requests_deferred"
 _PROMPT = "llamacpp:prompt_tokens_total"
 _GENERATION = "llamacpp:tokens_predicted_total"
+# No server has more; beyond it, the figure is a mistake.
+_MOST_SLOTS = 100_000
 _WANTED = pattern((_RUNNING, _WAITING, _PROMPT, _GENERATION))
 
 
@@ -36,4 +38,4 @@ class LlamaCpp(Engine):
 
     def read_capacity(self, document: object) -> int | None:
         slots = document.get("total_slots") if isinstance(document, dict) else None
-        return slots if isinstance(slots, int) and slots > 0 else None
+        return slots if type(slots) is int and 0 < slots <= _MOST_SLOTS else None

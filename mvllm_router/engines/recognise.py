@@ -58,6 +58,6 @@ def _title(answer: Answer | None) -> str:
 def _object(answer: Answer) -> dict[str, object]:
     try:
         document = json.loads(answer.body) if answer.status in (200, 503) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

@@ -17,6 +17,8 @@ from enum import Enum
 
 # A server that was down for an hour is back as soon as one that was down for a second.
 GOOD_CHECKS_TO_RECOVER = 2
+# Answers with a server error, in a row, after which a server is out.
+ERRORS_TO_EJECT = 5
 
 
 class State(str, Enum):
@@ -47,6 +49,7 @@ class Health:
         "bad_checks",
         "checks",
         "ejected",
+        "errors",
         "failed_requests",
         "good_checks",
         "last_check",
@@ -69,6 +72,7 @@ class Health:
         self.good_checks = 0  # in a row
         self.bad_checks = 0  # in a row
         self.failed_requests = 0  # in a row
+        self.errors = 0  # answers in a row that were server errors
         self.ejected = False  # down for what requests showed; no health check says so
         self.checks = 0
         self.last_check: float | None = None  # wall clock, seconds since the epoch
@@ -121,7 +125,18 @@ class Health:
         self._put(State.LOADING, reason)
 
     def request_succeeded(self) -> None:
-        self.failed_requests = 0
+        self.failed_requests = self.errors = 0
+
+    def request_errored(self) -> None:
+        """Count an answer with a server error (not 503: that is busy).
+
+        One may be the request's own fault. Many in a row, and nothing else, are not: a server
+        that fails fast looks idle, and would draw all requests to it.
+        """
+        self.errors += 1
+        if self.errors >= ERRORS_TO_EJECT and self.state is State.UP:
+            self._put(State.DOWN, f"{self.errors} server errors in a row")
+            self.ejected = True
 
     def request_failed(self, reason: str, *, refused: bool = False) -> None:
         """Count a request that the server failed (not one that it rejected)."""
@@ -140,7 +155,7 @@ class Health:
         self._put(State.UP, reason)
         # What it failed while it was away must not count against it now.
         self.recent.clear()
-        self.bad_checks = self.failed_requests = 0
+        self.bad_checks = self.failed_requests = self.errors = 0
 
     def _put(self, state: State, reason: str) -> None:
         if state is State.DOWN:

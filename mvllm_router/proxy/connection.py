@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from enum import Enum
 from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
@@ -14,12 +15,16 @@ if TYPE_CHECKING:
 
 # Above this, head and body are written one after the other instead of being copied together.
 _COPIED_BODY = 65536
+# Bytes of an answer's head; real ones have less than 1 kB.
+_LONGEST_HEAD = 131072
+
+_FRAMED_BY = frozenset((b"content-length", b"transfer-encoding"))
 
 
 class Head:
-    """The head of an answer."""
+    """The head of an answer. `until_close`: its body ends with the connection (RFC 9112, 6.3)."""
 
-    __slots__ = ("headers", "http_1_0", "keeps_alive", "reason", "status")
+    __slots__ = ("headers", "keeps_alive", "reason", "status", "until_close")
 
     def __init__(
         self,
@@ -27,107 +32,131 @@ class Head:
         reason: bytes,
         headers: list[tuple[bytes, bytes]],
         keeps_alive: bool,
-        http_1_0: bool,
+        until_close: bool,
     ) -> None:
         self.status = status
         self.reason = reason
         self.headers = headers
         self.keeps_alive = keeps_alive
-        self.http_1_0 = http_1_0
+        self.until_close = until_close
 
 
 class Receiver(Protocol):
     """Who gets the answer. Each call may end in `Connection.abort` or `release`."""
 
     def received(self, head: Head | None, data: bytes, ended: bool) -> None:
-        """Take what one read brought: the head once, some of the body, the end once."""
+        """Take what one read brought: the head once and first, some of the body, the end once."""
 
     def lost(self, failure: Failure, detail: str) -> None:
         """Learn that nothing more comes."""
 
 
+class Phase(Enum):
+    """Where a connection is: `IDLE` ─send▶ `HEAD` ─▶ `BODY` ─▶ `ENDED` ─release▶ `IDLE`."""
+
+    IDLE = 0
+    HEAD = 1  # a request is out, its answer's head is not here yet
+    BODY = 2
+    ENDED = 3  # the whole answer is here
+    CLOSED = 4
+
+
 class Connection(asyncio.Protocol):
     """Speaks HTTP/1.1 (and takes HTTP/1.0 answers) with one backend, one request at a time.
 
-    Invariant: it is either idle (in its pool's list), or busy (`receiver` is set), or closed.
+    Invariant: `receiver` is set from `send` to `release`, `abort` or `lost`, and only then.
     """
 
     __slots__ = (
         "_answers_to_head",
         "_data",
-        "_ended",
-        "_fresh_head",
+        "_head",
+        "_head_size",
         "_headers",
         "_parser",
+        "_phase",
         "_pool",
         "_reading_paused",
         "_reason",
         "_surplus",
-        "closed",
+        "_until_close",
         "idle_since",
         "receiver",
         "transport",
-        "used",
     )
 
     def __init__(self, pool: Connections) -> None:
         self._pool = pool
         self._parser = httptools.HttpResponseParser(self)
+        self._phase = Phase.IDLE
+        self._reading_paused = False
+        self._surplus = False  # bytes came that no request asked for
         self.transport: asyncio.Transport | None = None
         self.receiver: Receiver | None = None
-        self.used = False  # it has carried a whole exchange before
-        self.closed = False
         self.idle_since = 0.0
-        self._reading_paused = False
         self._reset()
 
     def _reset(self) -> None:
         self._headers: list[tuple[bytes, bytes]] = []
         self._reason = b""
-        self._fresh_head: Head | None = None
+        self._head: Head | None = None
+        self._head_size = 0
         self._data: list[bytes] = []
-        self._ended = False
-        self._surplus = False
+        self._until_close = False
         self._answers_to_head = False
 
     # --- what the relay asks for
 
+    @property
+    def usable(self) -> bool:
+        """Whether a request can be sent: it is open, and nothing has come unasked."""
+        return self._phase is Phase.IDLE and not _is_closing(self.transport)
+
     def send(self, head: bytes, body: bytes, receiver: Receiver, *, is_head: bool) -> None:
         """Write one request; `is_head` tells that the answer has no body whatever it says."""
-        assert self.transport is not None
+        if not self.usable or self.transport is None:
+            return receiver.lost(Failure.RESET, "closed before it was asked")
         self.receiver = receiver
         self._answers_to_head = is_head
+        self._phase = Phase.HEAD
         if len(body) <= _COPIED_BODY:
-            self.transport.write(head + body)
-        else:
-            self.transport.write(head)
-            self.transport.write(body)
+            return self.transport.write(head + body)
+        self.transport.write(head)
+        return self.transport.write(body)
 
     def release(self) -> None:
-        """Give the connection back after a whole answer, for the next request."""
-        if self._surplus or self.closed:
+        """Give the connection back after a whole answer, for the next request.
+
+        Not if more came than the answer, nor if the request has not gone out whole (a server
+        may refuse an upload early): the next request would follow its rest.
+        """
+        transport = self.transport
+        unsent = transport is not None and transport.get_write_buffer_size()
+        if self._phase is not Phase.ENDED or self._surplus or unsent:
             return self.abort()
         self.receiver = None
-        self.used = True
         self.resume_reading()
         self._reset()
+        self._phase = Phase.IDLE
         return self._pool.put_back(self)
 
     def abort(self) -> None:
         """Close at once; the backend learns that nobody waits for the answer any more."""
         self.receiver = None
-        self.closed = True
+        self._phase = Phase.CLOSED
         if self.transport is not None:
             self.transport.abort()
 
     def pause_reading(self) -> None:
         """Stop reading, because the client does not keep up."""
-        if not self._reading_paused and not self.closed and self.transport is not None:
+        if not self._reading_paused and not _is_closing(self.transport):
+            assert self.transport is not None
             self._reading_paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._reading_paused and not self.closed and self.transport is not None:
+        if self._reading_paused and not _is_closing(self.transport):
+            assert self.transport is not None
             self._reading_paused = False
             self.transport.resume_reading()
 
@@ -143,74 +172,90 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         receiver = self.receiver
         if receiver is None:  # nobody asked for this; never read it as the next answer
-            self.closed = True
             self._pool.forget(self)
             return self.abort()
+        if self._phase is Phase.HEAD:
+            self._head_size += len(data)
+        problem = self._parse(data)
+        self._hand_on(receiver)
+        if problem and self.receiver is receiver:
+            self.receiver = None
+            receiver.lost(Failure.GARBAGE, problem)
+            return self.abort()
+        return None
+
+    def _parse(self, data: bytes) -> str:
+        """Feed the parser; return what is wrong with the answer, or "".
+
+        What follows a whole answer is not the answer's fault: the connection just ends.
+        """
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self.closed = True
-            self._hand_on(receiver, may_end=False)
-            if self.receiver is receiver:
-                self.receiver = None
-                receiver.lost(Failure.GARBAGE, str(error))
-            return self.abort()
-        return self._hand_on(receiver, may_end=True)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self._phase is not Phase.ENDED:
+                return str(error) or type(error).__name__
+            self._surplus = True
+        if self._phase is Phase.HEAD and self._head_size > _LONGEST_HEAD:
+            return f"its head is longer than {_LONGEST_HEAD} bytes"
+        return ""
 
     def eof_received(self) -> bool:
         return False  # close our side as well
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.closed = True
+        phase, self._phase = self._phase, Phase.CLOSED
         receiver, self.receiver = self.receiver, None
         if receiver is None:
             self._pool.forget(self)
-        elif error is None and self._lasts_until_close():
+        elif error is None and phase is Phase.BODY and self._until_close:
             receiver.received(None, b"", True)
         else:
             receiver.lost(Failure.RESET, str(error) if error else "connection closed")
 
-    def _hand_on(self, receiver: Receiver, *, may_end: bool) -> None:
-        head, self._fresh_head = self._fresh_head, None
+    def _hand_on(self, receiver: Receiver) -> None:
+        head, self._head = self._head, None
         data = self._data[0] if len(self._data) == 1 else b"".join(self._data)
         self._data.clear()
-        if head is not None or data or self._ended:
-            receiver.received(head, data, self._ended and may_end)
-
-    def _lasts_until_close(self) -> bool:
-        """Tell whether the closing of the connection is the end of the body (RFC 9112, 6.3)."""
-        names = {name.lower() for name, _ in self._headers}
-        return bool(names) and not names & {b"content-length", b"transfer-encoding"}
+        ended = self._phase is Phase.ENDED
+        if head is not None or data or ended:
+            receiver.received(head, data, ended)
 
     # --- what the parser finds
 
     def on_message_begin(self) -> None:
-        if self._ended:  # a second answer to one request: not the next one's, nobody's
+        if self._phase is Phase.ENDED:  # a second answer to one request: nobody's
             self._surplus = True
-        else:
-            self._headers = []
 
     def on_status(self, reason: bytes) -> None:
         self._reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        if self._phase is Phase.HEAD:  # else it is a trailer
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self._phase is not Phase.HEAD:
+            return
         status = self._parser.get_status_code()
-        if status < 200 or self._surplus:  # an interim answer; the real one follows
+        headers, self._headers = self._headers, []
+        if status < 200:  # an interim answer; the real one follows
             self._reason = b""
             return
-        http_1_0 = self._parser.get_http_version() == "1.0"
+        no_body = self._answers_to_head or status in (204, 304)
+        unframed = not any(name.lower() in _FRAMED_BY for name, _ in headers)
+        self._until_close = unframed and not no_body
         keeps_alive = self._parser.should_keep_alive() and not self._answers_to_head
-        self._fresh_head = Head(status, self._reason, self._headers, keeps_alive, http_1_0)
-        if self._answers_to_head:
-            self._ended = True
+        self._head = Head(status, self._reason, headers, keeps_alive, self._until_close)
+        self._phase = Phase.ENDED if self._answers_to_head else Phase.BODY
 
     def on_body(self, data: bytes) -> None:
-        if not self._surplus:
+        if self._phase is Phase.BODY:
             self._data.append(data)
 
     def on_message_complete(self) -> None:
-        if self._parser.get_status_code() >= 200:
-            self._ended = True
+        if self._phase is Phase.BODY:
+            self._phase = Phase.ENDED
+
+
+def _is_closing(transport: asyncio.Transport | None) -> bool:
+    return transport is None or transport.is_closing()

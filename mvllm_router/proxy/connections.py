@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
-from urllib.parse import urlsplit
+from functools import cache
+from urllib.parse import quote, urlsplit
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.proxy.connection import Connection
@@ -14,6 +15,8 @@ from mvllm_router.proxy.failure import Failure
 # Seconds. uvicorn and llama-server close a connection that idles for 5 s; being first
 # keeps requests from meeting a connection that is closing under them.
 IDLE_LIMIT = 4.0
+# What may stand in a path as it is (RFC 3986), with what is escaped already.
+_PATH = "/%:@!$&'()*+,;=~-._"
 
 
 class CannotConnect(Exception):
@@ -35,25 +38,29 @@ class Connections:
         self._monotonic = monotonic
         self._idle: list[Connection] = []
         self._closing = False
+        self._spec: ServerSpec | None = None
         self.adopt(spec)
 
     def adopt(self, spec: ServerSpec) -> None:
         """Use another key, other headers or TLS settings from now on; the address stays."""
+        if self._spec is not None and spec.tls_verify != self._spec.tls_verify:
+            self._close_idle()  # they were opened under the other rule
+        self._spec = spec
         url = urlsplit(spec.url)
         self._host = url.hostname or ""
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._tls = _tls_context(spec.tls_verify) if url.scheme == "https" else None
-        self.path_prefix = url.path.rstrip("/").encode("latin-1")
+        self.path_prefix = quote(url.path.rstrip("/"), safe=_PATH).encode("ascii")
         self.fixed_lines = _fixed_lines(spec, url.netloc)
         # Of these a client's own are left out: the configured ones count.
-        self.fixed_names = frozenset(name.lower().encode("latin-1") for name, _ in spec.headers)
+        self.fixed_names = frozenset(name.lower().encode() for name, _ in spec.headers)
 
     def idle(self) -> Connection | None:
         """Return a connection that is open and was used a short time ago, if there is one."""
         oldest = self._monotonic() - IDLE_LIMIT
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed and connection.idle_since >= oldest:
+            if connection.usable and connection.idle_since >= oldest:
                 return connection
             connection.abort()
         return None
@@ -77,7 +84,7 @@ class Connections:
             raise CannotConnect(Failure.CONNECT_TIMEOUT, f"after {timeout:g} s") from None
         except ConnectionRefusedError:
             raise CannotConnect(Failure.REFUSED, "") from None
-        except OSError as error:  # also ssl.SSLError and socket.gaierror
+        except (OSError, UnicodeError) as error:  # also TLS, unknown names, impossible names
             raise CannotConnect(Failure.UNREACHABLE, str(error)) from None
         return connection
 
@@ -103,6 +110,9 @@ class Connections:
     def close(self) -> None:
         """Close the idle connections now and the busy ones as they are given back."""
         self._closing = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().abort()
 
@@ -113,9 +123,10 @@ def _fixed_lines(spec: ServerSpec, host: str) -> bytes:
         lines.insert(0, ("host", host))
     if spec.api_key:
         lines.append(("authorization", f"Bearer {spec.api_key}"))
-    return "".join(f"{name}: {value}\r\n" for name, value in lines).encode("latin-1")
+    return "".join(f"{name}: {value}\r\n" for name, value in lines).encode()
 
 
+@cache  # making one reads all certificates of the system: 20 ms
 def _tls_context(verify: bool) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if not verify:

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from mvllm_router.errors import ModelNotFound, NoBackend, Overloaded
+from mvllm_router.errors import ModelNotFound, NoBackend, Overloaded, RouterError
 from mvllm_router.policies import Policy
 from mvllm_router.pool import Backend, Lease, Pool
 
@@ -98,6 +98,13 @@ class Dispatch:
             raise
         finally:
             self._waiters.pop(id(waiter), None)
+
+    def stop(self, error: RouterError) -> None:
+        """End all waiting with `error`."""
+        while self._waiters:
+            _, waiter = self._waiters.popitem(last=False)
+            if not waiter.lease.done():
+                waiter.lease.set_exception(error)
 
     def _hand_over(self) -> None:
         """Give free places to those that wait, first come first served."""

@@ -10,9 +10,6 @@ backend's connection reads is written to the client's connection at once.
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +18,8 @@ from enum import Enum
 from mvllm_router.errors import AttemptsFailed, RouterError, Silence
 from mvllm_router.pool import Backend
 from mvllm_router.proxy import sse
-from mvllm_router.proxy.answer import Framing, frame, framing_of, head_bytes, is_event_stream
+from mvllm_router.proxy.answer import is_event_stream
+from mvllm_router.proxy.client import Client
 from mvllm_router.proxy.connection import Connection, Head
 from mvllm_router.proxy.failure import Failure
 from mvllm_router.proxy.verdict import Verdict, judge
@@ -52,19 +50,12 @@ class Outcome:
         return f"{self.reason} ({self.detail})" if self.detail else self.reason
 
 
+ANSWERED = Outcome(Result.ANSWERED)
+
+
 def failed(failure: Failure, detail: str = "") -> Outcome:
     """Return the outcome of an attempt that got no answer."""
     return Outcome(Result.FAILED, failure.value, failure, detail)
-
-
-@dataclass(slots=True)
-class Client:
-    """What an answer has to fit: the client's connection and how it speaks HTTP."""
-
-    transport: asyncio.Transport
-    http_1_1: bool
-    keep_alive: bool
-    is_head: bool
 
 
 class Exchange:
@@ -74,9 +65,8 @@ class Exchange:
         "_another",
         "_arrived",
         "_cutter",
-        "_framing",
+        "_end_is_marked",
         "_held",
-        "_last_pieces",
         "_own_lines",
         "_passing",
         "backend",
@@ -84,7 +74,6 @@ class Exchange:
         "connection",
         "done",
         "head",
-        "keep_alive",
         "last_byte",
     )
 
@@ -94,30 +83,31 @@ class Exchange:
         backend: Backend,
         own_lines: bytes,
         another: Callable[[], bool],
+        *,
         arrived: float,
+        end_is_marked: bool,
     ) -> None:
         """Prepare for an answer.
 
         Args:
             own_lines: the router's own headers for the client.
-            another: tells whether another backend could be asked instead.
+            another: asks for another backend instead; True means that one will be asked.
             arrived: when the client's request came, in monotonic seconds.
+            end_is_marked: the last event of a whole stream is known, as of chats.
         """
         self.client = client
         self.backend = backend
         self.connection: Connection | None = None
         self.done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.head: Head | None = None
-        self.keep_alive = client.keep_alive
         self.last_byte = time.monotonic()
         self._own_lines = own_lines
         self._another = another
         self._arrived = arrived
+        self._end_is_marked = end_is_marked
         self._held = b""
         self._passing = False
-        self._framing = Framing.NONE
         self._cutter: sse.EventCutter | None = None  # set for a stream of events
-        self._last_pieces = (b"", b"")
 
     # --- from the backend's connection
 
@@ -127,9 +117,10 @@ class Exchange:
         if self._passing:
             if self._cutter is not None:
                 self.backend.stats.inter_token.observe(self.last_byte - before)
-            self._pass(b"", data, ended)
-        else:
-            self._begin(head, self._held + data if self._held else data, ended)
+            return self._pass(b"", data, ended)
+        self.head = head or self.head
+        assert self.head is not None  # a connection hands the head on first
+        return self._begin(self.head, self._held + data if self._held else data, ended)
 
     def lost(self, failure: Failure, detail: str) -> None:
         """End without a (whole) answer."""
@@ -143,71 +134,59 @@ class Exchange:
 
     def time_out(self, seconds: float) -> None:
         """End because the backend has been silent for `seconds`."""
-        self._drop_connection()
-        message = f"{self.backend.name} was silent for {seconds:g} s"
+        self._leave_connection(ended=False)
         if self._passing:
-            self._break_off(Silence(message), Failure.SILENT, "")
+            error = Silence(f"{self.backend.name} was silent for {seconds:g} s")
+            self._break_off(error, Failure.SILENT, "")
         else:
             self._finish(failed(Failure.SILENT))
 
-    def give_up_client(self) -> None:
-        """End because the client has not read for too long: its connection is closed."""
-        reset(self.client.transport)
+    def stop(self, error: RouterError) -> None:
+        """End because the router stops: the client is told, in whatever way is left."""
+        self._leave_connection(ended=False)
+        if self._passing:
+            self.client.break_off(error)
+            self._finish(ANSWERED)
+        elif not self.done.done():
+            self.done.set_exception(error)
 
     def abandon(self) -> None:
-        """End because the client has left or the router stops; the backend is told."""
-        self._drop_connection()
+        """End because the client has left; the backend is told. Harmless after the end."""
+        self._leave_connection(ended=False)
 
     def pause(self) -> None:
         """Stop reading from the backend until the client has caught up."""
         if self.connection is not None:
             self.connection.pause_reading()
 
-    @property
-    def waits_for_client(self) -> bool:
-        """Whether nothing is read from the backend because the client does not keep up."""
-        return self.connection is not None and self.connection.reading_paused
-
     def resume(self) -> None:
         if self.connection is not None:
             self.last_byte = time.monotonic()  # its silence was ours
             self.connection.resume_reading()
 
-    # --- deciding
+    @property
+    def waits_for_client(self) -> bool:
+        """Whether nothing is read from the backend because the client does not keep up."""
+        return self.connection is not None and self.connection.reading_paused
 
-    def _begin(self, head: Head | None, data: bytes, ended: bool) -> None:
-        if head is not None:
-            self.head = head
-        assert self.head is not None
-        is_stream = is_event_stream(self.head)
-        verdict, reason = judge(self.head.status, is_stream, data, ended, self._another)
+    # --- deciding and passing on
+
+    def _begin(self, head: Head, data: bytes, ended: bool) -> None:
+        is_stream = is_event_stream(head)
+        verdict, reason = judge(head.status, is_stream, data, ended, self._another)
         if verdict is Verdict.HOLD:
             self._held = data
         elif verdict is Verdict.MOVE:
             self._leave_connection(ended)
             self._finish(Outcome(Result.MOVED, reason))
         else:
-            self._commit(self.head, data, ended, is_stream)
-
-    def _commit(self, head: Head, data: bytes, ended: bool, is_stream: bool) -> None:
-        client = self.client
-        self._framing = framing_of(head, is_head=client.is_head, http_1_1=client.http_1_1)
-        self.keep_alive = client.keep_alive and self._framing is not Framing.CLOSE
-        if is_stream:
-            self._cutter = sse.EventCutter()
-            self.backend.stats.ttft.observe(self.last_byte - self._arrived)
-        begin = head_bytes(
-            head,
-            self._framing,
-            self._own_lines,
-            keep_alive=self.keep_alive,
-            http_1_1=client.http_1_1,
-        )
-        self._passing = True
-        self._held = b""
-        self._pass(begin, data, ended)
-
-    # --- passing on
+            if is_stream:
+                self._cutter = sse.EventCutter()
+                self.backend.stats.ttft.observe(self.last_byte - self._arrived)
+            begin = self.client.begin(head, self._own_lines, is_stream=is_stream)
+            self._passing = True
+            self._held = b""
+            self._pass(begin, data, ended)
 
     def _pass(self, begin: bytes, data: bytes, ended: bool) -> None:
         if self._cutter is not None and (data or ended):
@@ -215,47 +194,29 @@ class Exchange:
             data = self._cutter.cut(data)
             if ended:
                 data += self._cutter.rest()
-        if data:
-            self._last_pieces = (self._last_pieces[1], data)
-        if ended and self._ended_too_early():
-            self._write(begin + frame(data, self._framing, ended=False))
+        if ended and self._ends_too_early(data):
+            self.client.write(begin, data, ended=False)
+            self._leave_connection(ended)
             return self.lost(Failure.RESET, "the stream ended too early")
-        self._write(begin + frame(data, self._framing, ended=ended))
+        self.client.write(begin, data, ended=ended)
         if ended:
             self._leave_connection(ended)
-            self._finish(Outcome(Result.ANSWERED))
+            self._finish(ANSWERED)
         return None
 
-    def _ended_too_early(self) -> bool:
-        """Tell whether a stream was cut that, in HTTP/1.0, ends with its connection."""
-        if self._cutter is None or self.head is None or not self.head.http_1_0:
+    def _ends_too_early(self, last: bytes) -> bool:
+        """Tell whether a stream was cut whose end is only that of its connection."""
+        assert self.head is not None
+        if self._cutter is None or not self.head.until_close or not self._end_is_marked:
             return False
-        tail = self.tail()
+        tail = self.client.tail() + last
         return not any(mark in tail for mark in _STREAM_ENDS)
-
-    def tail(self) -> bytes:
-        """Return the last two pieces of the body: the usage figures stand there."""
-        return b"".join(self._last_pieces)
-
-    def _write(self, data: bytes) -> None:
-        if data and not self.client.transport.is_closing():
-            self.client.transport.write(data)
 
     # --- ending
 
     def _break_off(self, error: RouterError, failure: Failure, detail: str) -> None:
-        """Tell the client that the rest is missing; it must never take this for the end."""
-        if self._cutter is not None and self._framing is not Framing.LENGTH:
-            self._write(frame(self._new_line() + error.event(), self._framing, ended=True))
-        else:
-            self.keep_alive = False  # a short body, or chunks without their end
-        if self._cutter is None and self._framing is Framing.CLOSE:
-            reset(self.client.transport)
+        self.client.break_off(error)
         self._finish(Outcome(Result.BROKEN, failure.value, failure, detail))
-
-    def _new_line(self) -> bytes:
-        """Return what ends an event that was too long to be held back, if it is cut."""
-        return b"" if sse.ends_event(self._last_pieces[1]) else b"\n\n"
 
     def _finish(self, outcome: Outcome) -> None:
         if not self.done.done():
@@ -269,15 +230,3 @@ class Exchange:
             connection.release()
         else:
             connection.abort()
-
-    def _drop_connection(self) -> None:
-        self._leave_connection(ended=False)
-
-
-def reset(transport: asyncio.Transport) -> None:
-    """Close a client's connection so that it does not look like a clean end: RST, not FIN."""
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    transport.abort()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -46,12 +47,14 @@ SENT_AND_CLOSE = Sent(keep_alive=False)
 class FrontConnection(web.RequestHandler):
     """A client's connection; passes its back-pressure on to the backend that feeds it."""
 
-    __slots__ = ("_exchange", "busy")
+    __slots__ = ("_exchange", "busy", "draining", "stuck_since")
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._exchange: Exchange | None = None
         self.busy = False  # a request of this client is being answered
+        self.draining = False  # the connection ends with the answer that is being made
+        self.stuck_since: float | None = None  # monotonic seconds; unsent bytes wait since then
 
     def attach(self, exchange: Exchange) -> None:
         """Let `exchange` write to this client until `detach`."""
@@ -64,11 +67,13 @@ class FrontConnection(web.RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.stuck_since = time.monotonic()
         if self._exchange is not None:
             self._exchange.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.stuck_since = None
         if self._exchange is not None:
             self._exchange.resume()
 
@@ -86,6 +91,7 @@ class FrontConnection(web.RequestHandler):
             log.error("a request failed inside the router", exc_info=exc)
             error = RouterError("Internal error of the router; its log has the details.")
         response = error_response(error)
+        response.headers["server"] = "mvllm-router"
         response.force_close()
         return response
 
@@ -104,6 +110,7 @@ class Front(web.Server):
             max_field_size=32768,
         )
         self._handler = handler
+        self._draining = False
 
     def __call__(self) -> FrontConnection:
         return FrontConnection(self, loop=asyncio.get_running_loop(), **self._kwargs)
@@ -111,17 +118,32 @@ class Front(web.Server):
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast(FrontConnection, request.protocol)
         connection.busy = True
+        connection.draining = self._draining
         try:
-            return await self._handler(request)
+            response = await self._handler(request)
         finally:
             connection.busy = False
+        if self._draining:  # also for an answer that had promised to keep the connection
+            connection.close()
+        return response
 
     def let_go(self) -> None:
         """Close idle connections now, and each of the others after its answer."""
-        for connection in self.connections:
-            connection.close()
-            if not cast(FrontConnection, connection).busy:
+        self._draining = True
+        for each in self.connections:
+            connection = cast(FrontConnection, each)
+            connection.draining = True
+            if not connection.busy:
                 connection.force_close()
+
+    def close_stuck(self, patience: float) -> None:
+        """Close connections whose client has not read for `patience` seconds."""
+        oldest = time.monotonic() - patience
+        for each in self.connections:
+            connection = cast(FrontConnection, each)
+            since = connection.stuck_since
+            if since is not None and since < oldest and connection.transport is not None:
+                connection.transport.abort()
 
 
 def error_response(error: RouterError) -> web.Response:

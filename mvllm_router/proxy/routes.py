@@ -11,12 +11,14 @@ class Route:
     """A relayed path.
 
     `label` is what metrics call it; `path` is where it goes on the server; `json` tells
-    that it takes a JSON object, so that anything else is refused at once.
+    that it takes a JSON object, so that anything else is refused at once; `end_is_marked`
+    that the last event of its streams is known, so that one that was cut can be told.
     """
 
     label: str
     path: str
     json: bool
+    end_is_marked: bool = False
 
 
 _JSON_ROUTES = (
@@ -35,9 +37,10 @@ _JSON_ROUTES = (
 )
 _SHORT = ("chat/completions", "completions", "embeddings")
 
-_KNOWN = {path: Route(path, path, True) for path in _JSON_ROUTES} | {
-    f"/{name}": Route(f"/v1/{name}", f"/v1/{name}", True) for name in _SHORT
-}
+_END_IS_MARKED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
+
+_KNOWN = {path: Route(path, path, True, path in _END_IS_MARKED) for path in _JSON_ROUTES}
+_KNOWN |= {f"/{name}": _KNOWN[f"/v1/{name}"] for name in _SHORT}
 
 
 # Segments that servers and proxies on the way resolve, and so would leave /v1/ by.

@@ -36,7 +36,7 @@ def judge(
         is_event_stream: its content type is text/event-stream.
         data: all of its body so far.
         ended: that is the whole body.
-        another: tells whether another server could be asked; it is called only when needed.
+        another: asks for another server; it is called only when one is needed, at most once.
     """
     whole = ended or len(data) > LONGEST_HELD
     if status in MOVES_ON:

@@ -9,6 +9,7 @@ import pytest
 from control_kit import Bench, Page, Pages
 from support import StartSim, until
 
+from mvllm_router import tasks as tasks_module
 from mvllm_router.control import watch as watch_module
 from mvllm_router.control.watch import Watch
 from mvllm_router.engines import get
@@ -98,7 +99,7 @@ def sleeps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         await asyncio.Event().wait()
 
     shim = types.SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
-    monkeypatch.setattr(watch_module, "asyncio", shim)
+    monkeypatch.setattr(tasks_module, "asyncio", shim)
     monkeypatch.setattr(watch_module, "time", types.SimpleNamespace(monotonic=lambda: 1000.0))
     return asked_for
 

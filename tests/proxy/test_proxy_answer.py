@@ -22,7 +22,7 @@ SSE_TYPE = (b"Content-Type", b"text/event-stream; charset=utf-8")
 
 
 def head(*headers: tuple[bytes, bytes], status: int = 200, reason: bytes = b"OK") -> Head:
-    return Head(status, reason, list(headers), keeps_alive=True, http_1_0=False)
+    return Head(status, reason, list(headers), keeps_alive=True, until_close=False)
 
 
 def length(count: int) -> tuple[bytes, bytes]:

@@ -13,7 +13,13 @@ TOKENS = ["/tokenize", "/detokenize"]
 
 @pytest.mark.parametrize("path", [*OPENAI, *OTHERS, *TOKENS])
 def test_a_known_path_goes_where_it_says_and_takes_json(path: str) -> None:
-    assert relayed(path) == Route(label=path, path=path, json=True)
+    end_is_marked = path in [
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/responses",
+        "/v1/messages",
+    ]
+    assert relayed(path) == Route(path, path, json=True, end_is_marked=end_is_marked)
 
 
 @pytest.mark.parametrize("name", ["chat/completions", "completions", "embeddings"])

@@ -1,0 +1,148 @@
+"""A client's request: read whole, and written anew for each backend that is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from mvllm_router.engines import get as get_engine
+from mvllm_router.errors import SlowUpload, TooLarge
+from mvllm_router.pool import Backend
+from mvllm_router.proxy import headers
+from mvllm_router.proxy.client import Client
+from mvllm_router.proxy.connections import Connections
+from mvllm_router.proxy.front import FrontConnection
+from mvllm_router.proxy.inspect import model_of, with_model
+from mvllm_router.proxy.routes import Route
+
+
+@dataclass(slots=True)  # not frozen: that would cost 2 us per request
+class Ask:
+    """A client's request, read and ready to be sent to any backend."""
+
+    route: Route
+    method: str
+    query: str
+    lines: bytes
+    body: bytes
+    model: str | None
+    request_id: str
+    arrived: float  # monotonic seconds
+    client: Client
+    front: FrontConnection
+
+    def leave_if_gone(self) -> None:
+        """Stop here if the client has left.
+
+        Before Python 3.12, `asyncio.wait_for` forgets that its task was cancelled when what
+        it waited for is done in the same tick; so this is asked after it.
+        """
+        if self.client.gone:
+            raise asyncio.CancelledError
+
+
+async def read_ask(
+    request: web.BaseRequest,
+    route: Route,
+    request_id: str,
+    arrived: float,
+    *,
+    max_body_size: int,
+    patience: float,
+) -> Ask:
+    """Read a request.
+
+    Args:
+        max_body_size: in bytes.
+        patience: seconds that a client may be silent in the middle of its request.
+
+    Raises:
+        TooLarge, SlowUpload, BadRequest: the client's mistakes.
+        asyncio.CancelledError: it has left.
+    """
+    front = request.protocol
+    assert isinstance(front, FrontConnection)
+    if front.transport is None:  # gone before we began
+        raise asyncio.CancelledError
+    body = await _read_body(request, front.transport, max_body_size, patience)
+    query = request.raw_path.partition("?")[2]
+    content_type = request.headers.get("content-type", "")
+    must_be_json = route.json and request.method == "POST"
+    return Ask(
+        route=route,
+        method=request.method,
+        query=query,
+        lines=headers.to_backend(request.raw_headers),
+        body=body,
+        model=model_of(body, content_type, query, must_be_json=must_be_json),
+        request_id=request_id,
+        arrived=arrived,
+        client=Client(
+            front.transport,
+            http_1_1=request.version >= (1, 1),
+            keep_alive=request.keep_alive and not front.draining,
+            is_head=request.method == "HEAD",
+        ),
+        front=front,
+    )
+
+
+async def _read_body(
+    request: web.BaseRequest, transport: asyncio.Transport, limit: int, patience: float
+) -> bytes:
+    if (request.content_length or 0) > limit:
+        raise _too_large(limit)
+    content = request.content
+    if content.is_eof():
+        body = content.read_nowait()
+        if len(body) > limit:
+            raise _too_large(limit)
+        return body
+    expects = request.headers.get("expect", "").lower() == "100-continue"
+    if expects and request.version >= (1, 1):
+        transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    pieces, size = [], 0
+    while not content.at_eof():
+        try:
+            piece = await asyncio.wait_for(content.readany(), patience)
+        except asyncio.TimeoutError:
+            raise SlowUpload(f"Nothing of the request body came for {patience:g} s.") from None
+        pieces.append(piece)
+        size += len(piece)
+        if size > limit:
+            raise _too_large(limit)
+    return b"".join(pieces)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The request body is larger than {limit} bytes.")
+
+
+def for_backend(ask: Ask, backend: Backend, connections: Connections) -> tuple[bytes, bytes]:
+    """Return the head and the body as this backend gets them."""
+    body = ask.body
+    if ask.model is not None and ask.model in backend.spec.aliases:
+        body = with_model(body, backend.own_name(ask.model))
+    target = ask.route.path + (f"?{ask.query}" if ask.query else "")
+    lines = [
+        f"{ask.method} ".encode("latin-1"),
+        connections.path_prefix,
+        target.encode("utf-8", "surrogateescape"),
+        b" HTTP/1.1\r\n",
+        connections.fixed_lines,
+        headers.without(ask.lines, names) if (names := connections.fixed_names) else ask.lines,
+    ]
+    if body or ask.method in ("POST", "PUT", "PATCH"):
+        lines.append(b"content-length: %d\r\n" % len(body))
+    if get_engine(backend.engine).accepts_request_id(ask.request_id):
+        lines.append(f"x-request-id: {ask.request_id}\r\n".encode("latin-1"))
+    lines.append(b"\r\n")
+    return b"".join(lines), body
+
+
+def new_request_id() -> str:
+    """Return a random id that is a valid UUID: some servers refuse anything else."""
+    return f"{random.getrandbits(128):032x}"
