@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,6 +14,28 @@ from support import Server, StartRouter, StartSim, config_of
 from mvllm_router.server import Router
 from mvllm_router.sim.engine import SimEngine
 from mvllm_router.sim.profile import Profile
+
+try:
+    import uvloop
+except ImportError:  # Windows
+    uvloop = None
+
+HERE = Path(__file__).parent
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+@pytest.hookimpl(optionalhook=True)  # older releases of pytest-asyncio do not have it
+def pytest_asyncio_loop_factories(item: pytest.Item) -> dict[str, LoopFactory]:
+    """Run the data plane on both event loops, real engines on the one that the router uses."""
+    loops: dict[str, LoopFactory] = {"asyncio": asyncio.new_event_loop}
+    if uvloop is None:
+        return loops
+    place = item.path.relative_to(HERE).parts[0]
+    if place in ("proxy", "test_server.py"):
+        loops["uvloop"] = uvloop.new_event_loop
+    elif place == "engines":
+        loops = {"uvloop": uvloop.new_event_loop}
+    return loops
 
 
 @pytest.fixture

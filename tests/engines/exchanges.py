@@ -132,7 +132,13 @@ async def read_head(client: RawClient) -> tuple[str, list[tuple[str, str]]]:
 
 async def read_body(client: RawClient, headers: list[tuple[str, str]]) -> tuple[str, bytes]:
     if header(headers, "transfer-encoding") == "chunked":
-        return "chunked", b"".join([piece async for piece in chunks(client)])
+        pieces: list[bytes] = []
+        try:
+            async for piece in chunks(client):
+                pieces.append(piece)
+        except asyncio.IncompleteReadError:
+            return "chunked, cut", b"".join(pieces)
+        return "chunked", b"".join(pieces)
     if length := header(headers, "content-length"):
         return "length", await client.reader.readexactly(int(length))
     return "close", await client.reader.read(-1)
