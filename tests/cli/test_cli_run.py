@@ -232,6 +232,26 @@ async def test_a_second_signal_ends_it_at_once(start_sim: StartSim, tmp_path: Pa
 
 
 @posix
+async def test_sighup_reads_the_file_again(tmp_path: Path) -> None:
+    file = tmp_path / "servers.toml"
+    file.write_text('[servers]\nservers = ["http://127.0.0.1:9"]\n')
+    async with running(cwd=tmp_path) as router:
+        file.write_text('[servers]\nservers = ["http://127.0.0.1:9", "http://127.0.0.1:7"]\n')
+        router.process.send_signal(signal.SIGHUP)
+        await router.log_line("configuration reloaded, 2 servers")
+        done = await router.stop()
+    assert done.code == 0
+
+
+@posix
+async def test_sighup_without_a_file_stops_gracefully(tmp_path: Path) -> None:
+    async with running("http://127.0.0.1:9", cwd=tmp_path) as router:
+        done = await router.stop(signal.SIGHUP)
+    assert done.code == 0
+    assert done.err.rstrip().endswith("stopped")
+
+
+@posix
 async def test_an_interrupted_command_ends_with_130(start_sim: StartSim, tmp_path: Path) -> None:
     engine = await start_sim()
     engine.inject(Fault.HANG, everywhere=True)
