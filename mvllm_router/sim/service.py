@@ -158,7 +158,7 @@ class Service:
         if whole:
             # Outside of the slot, which is free before the client has read the end.
             await wire.event(self._dialect.closing(job))
-            await wire.end()
+            await wire.end(clean=not job.interrupted)
         return whole
 
     async def _events(self, job: Job, wire: Wire, injection: Injection) -> bool:

@@ -70,17 +70,23 @@ class Wire:
         """A part of a stream; waits while the client reads too slowly."""
         await self._request.writer.write(text.encode())
 
-    async def end(self) -> None:
-        """The clean end of a stream."""
-        await self._request.writer.write_eof()
+    async def end(self, *, clean: bool = True) -> None:
+        """The end of a stream; one that is not clean lacks the last chunk and closes."""
+        if clean:
+            await self._request.writer.write_eof()
+        else:
+            self.keep = False
+            self._transport().close()
 
     def go_on(self) -> None:
         """Tell a client that asks first to send its body."""
         self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _head(self, page: Page, length: int | None) -> bytes:
-        self.keep = self.keep and not page.close
-        return self._dialect.head(page if self.keep else replace(page, close=True), length)
+        page = self._dialect.dress(page, self._request.headers)
+        told = self.keep and not page.close
+        self.keep = told and not page.drop
+        return self._dialect.head(page if told else replace(page, close=True), length)
 
     def _write(self, data: bytes) -> None:
         self._transport().write(data)

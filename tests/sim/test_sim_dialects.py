@@ -11,6 +11,8 @@ from sim_client import Raw, chat, content, events
 
 from mvllm_router.sim import Profile, SimEngine
 
+# llama-server closes after each stream, whether it was asked to or not.
+LAST = {"Connection": "close"}
 GENERATING = ("vllm", "llama.cpp", "llama-cpp-python", "mlx", "openai")
 
 
@@ -55,7 +57,8 @@ async def test_usage_event_comes_only_when_asked_for(
     async with SimEngine(profile(dialect)) as engine:
         for options, expected in (({}, 0), ({"stream_options": {"include_usage": True}}, 1)):
             body = chat(max_tokens=3, stream=True, **options)
-            async with client.post(f"{engine.url}/v1/chat/completions", json=body) as response:
+            url = f"{engine.url}/v1/chat/completions"
+            async with client.post(url, json=body, headers=LAST) as response:
                 parsed = events(await response.text())
             usages = [event["usage"] for event in parsed[:-1] if event.get("usage")]
             assert [usage["completion_tokens"] for usage in usages] == [3] * expected
@@ -295,6 +298,27 @@ async def test_vllm_keeps_the_connection_after_an_error_and_llamacpp_closes_it()
                 raw.get("/health")
                 assert (await raw.head()).startswith("HTTP/1.1 200")
             raw.close()
+
+
+async def test_llamacpp_closes_after_a_stream_though_it_promises_to_stay() -> None:
+    async with SimEngine(profile("llama.cpp")) as engine:
+        raw = await Raw.open(engine.url)
+        raw.post("/v1/chat/completions", chat(max_tokens=2, stream=True))
+        assert "Keep-Alive: timeout=5" in await raw.head()
+        assert (await raw.reader.read()).endswith(b"\r\n0\r\n\r\n")
+        raw.close()
+
+
+@pytest.mark.parametrize("dialect", ["vllm", "llama-cpp-python"])
+async def test_fastapi_tells_the_method_and_the_path_that_were_meant(
+    dialect: str, client: aiohttp.ClientSession
+) -> None:
+    async with SimEngine(profile(dialect)) as engine:
+        async with client.delete(f"{engine.url}/v1/models") as response:
+            assert (response.status, response.headers["allow"]) == (405, "GET")
+        async with client.get(f"{engine.url}/v1/models/", allow_redirects=False) as response:
+            place = f"{engine.url}/v1/models"
+            assert (response.status, response.headers["location"]) == (307, place)
 
 
 async def test_llamacpp_closes_with_the_hundredth_answer() -> None:

@@ -178,7 +178,8 @@ async def test_engine_death_ends_a_stream_with_an_error_event(
     async with SimEngine(profile(dialect)) as engine:
         engine.inject(Fault.ENGINE_DEATH, 2, after_events=2)
         url = f"{engine.url}/v1/chat/completions"
-        async with client.post(url, json=chat(stream=True)) as response:
+        last = {"Connection": "close"}  # llama-server does so anyway
+        async with client.post(url, json=chat(stream=True), headers=last) as response:
             parsed = events(await response.text())
         assert parsed[2]["error"]["code"] == 500
         assert parsed[3:] == ["[DONE]"] * done

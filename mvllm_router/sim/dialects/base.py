@@ -31,13 +31,17 @@ _PROMPT_FIELDS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Page:
-    """A whole answer: `close` ends the connection after it."""
+    """A whole answer, or what the head of a stream is made from.
+
+    `close` ends the connection after it, `drop` does so though the head does not tell.
+    """
 
     status: int
     body: bytes = b""
     content_type: str | None = "application/json"
     extra: tuple[tuple[str, str], ...] = ()
     close: bool = False
+    drop: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,23 +87,6 @@ _date: list[int | str] = [0, ""]
 def reason(status: int) -> str:
     """The words after the status code."""
     return HTTPStatus(status).phrase
-
-
-def uvicorn_head(page: Page, length: int | None) -> bytes:
-    """Status line and headers as uvicorn writes them, names in lower case."""
-    lines = [f"HTTP/1.1 {page.status} {reason(page.status)}"]
-    lines += [f"date: {http_date()}", "server: uvicorn"]
-    if length is not None:
-        lines.append(f"content-length: {length}")
-    if page.content_type is not None:
-        lines.append(f"content-type: {page.content_type}")
-    lines += [f"{name}: {value}" for name, value in page.extra]
-    lines.append("vary: Origin")
-    if length is None:
-        lines.append("transfer-encoding: chunked")
-    if page.close:
-        lines.append("connection: close")
-    return end_head(lines)
 
 
 def end_head(lines: list[str]) -> bytes:
@@ -164,6 +151,10 @@ class Dialect(ABC):
     @abstractmethod
     def head(self, page: Page, length: int | None) -> bytes:
         """Status line and headers. `length` None: the body is a stream."""
+
+    def dress(self, page: Page, headers: Mapping[str, str]) -> Page:
+        """The page with what its head owes to the headers of the request."""
+        return page
 
     @abstractmethod
     def page(self, asked: Asked, state: State) -> Page:
@@ -252,6 +243,10 @@ class Dialect(ABC):
         """The answer to a field of the wrong type."""
         return self.error(400, f"{field} has a wrong value")
 
+    def too_few(self, field: str, value: int) -> Page:
+        """The answer to a wanted length below 1."""
+        return self.wrong_value(field)
+
     def model_of(self, fields: Fields) -> str:
         """The model name in the answer. Raises Refused for one that is not served."""
         return str(fields.get("model", self.profile.models[0]))
@@ -272,8 +267,10 @@ class Dialect(ABC):
             value = fields.get(name)
             if value is None:
                 continue
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int):
                 raise Refused(self.wrong_value(name))
+            if value < 1:
+                raise Refused(self.too_few(name, value))
             return value
         return None
 

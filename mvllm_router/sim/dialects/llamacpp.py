@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 from mvllm_router.sim.dialects.base import (
@@ -30,6 +31,11 @@ BUILD = "b0-51a0000"
 JSON_TYPE = "application/json; charset=utf-8"
 NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
 _ROLE_DELTA = '{"role":"assistant","content":null}'
+_PREFLIGHT = (
+    ("Access-Control-Allow-Credentials", "true"),
+    ("Access-Control-Allow-Methods", "GET, POST, DELETE, OPTIONS"),
+    ("Access-Control-Allow-Headers", "*"),
+)
 _OPEN_PATHS = ("/health", "/v1/health")
 _INFERENCE: dict[str, Kind] = {
     "/v1/chat/completions": "chat",
@@ -39,6 +45,15 @@ _INFERENCE: dict[str, Kind] = {
     "/embeddings": "embedding",
 }
 _ID_PREFIX: dict[Kind, str] = {"chat": "chatcmpl-", "completion": "chatcmpl-", "embedding": ""}
+# What /v1/models says of a model beside OpenAI's list: mostly nothing.
+_UNSAID = dict.fromkeys(("parent_model", "family", "parameter_size", "quantization_level"), "")
+_OLD_CARD: dict[str, Any] = {
+    **dict.fromkeys(("modified_at", "size", "digest", "description", "parameters"), ""),
+    "type": "model",
+    "tags": [""],
+    "capabilities": ["completion"],
+    "details": {**_UNSAID, "format": "gguf", "families": [""]},
+}
 
 
 class LlamaCpp(Dialect):
@@ -79,16 +94,22 @@ class LlamaCpp(Dialect):
                 "/models": self._models,
                 "/props": lambda: Page(200, dumps(self._props()), JSON_TYPE),
                 "/slots": lambda: self._slots(asked, state),
-                "/metrics": lambda: Page(
-                    200, metrics_text(state).encode(), "text/plain; version=0.0.4"
-                ),
+                "/metrics": lambda: self._metrics(state),
             },
             asked,
             ("GET", "HEAD"),
         )
+        if found and asked.method == "HEAD":
+            return replace(found, extra=(*found.extra, ("Accept-Ranges", "bytes")))
         return found or self._other(asked)
 
+    def _metrics(self, state: State) -> Page:
+        extra = (("Process-Start-Time-Unix", str(int(state.created))),)
+        return Page(200, metrics_text(state).encode(), "text/plain; version=0.0.4", extra)
+
     def _other(self, asked: Asked) -> Page:
+        if asked.method == "OPTIONS":
+            return Page(200, b"", "text/html", _PREFLIGHT)
         if asked.method == "POST" and asked.path == "/tokenize":
             content = self.parse(asked.body).get("content", "")
             return Page(200, dumps({"tokens": tokenize(str(content))}), JSON_TYPE)
@@ -133,6 +154,7 @@ class LlamaCpp(Dialect):
     def _models(self) -> Page:
         name = self.profile.models[0]
         meta = {
+            "vocab_type": 2,
             "n_vocab": 2048,
             "n_ctx": self.profile.context,
             "n_ctx_train": self.profile.context,
@@ -146,11 +168,12 @@ class LlamaCpp(Dialect):
             "aliases": list(self.profile.models),
             "tags": [],
             "object": "model",
+            "architecture": {"input_modalities": ["text"], "output_modalities": ["text"]},
             "created": int(time.time()),
             "owned_by": "llamacpp",
             "meta": meta,
         }
-        old = {"name": name, "model": name, "type": "model", "capabilities": ["completion"]}
+        old = {"name": name, "model": name, **_OLD_CARD}
         return Page(200, dumps({"models": [old], "object": "list", "data": [card]}), JSON_TYPE)
 
     # Errors
@@ -218,7 +241,9 @@ class LlamaCpp(Dialect):
     # Answers
 
     def stream_page(self, job: Job) -> Page:
-        return Page(200, content_type="text/event-stream", extra=(("X-Accel-Buffering", "no"),))
+        # The head has Keep-Alive all the same.
+        extra = (("X-Accel-Buffering", "no"),)
+        return Page(200, content_type="text/event-stream", extra=extra, drop=True)
 
     def prefix(self, job: Job) -> str:
         # The choice stands first here, so this is what follows it in each event.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +16,8 @@ from mvllm_router.sim.dialects.base import (
     Refused,
     dumps,
     random_hex,
-    uvicorn_head,
 )
+from mvllm_router.sim.dialects.fastapi import api_page, off_route, uvicorn_head
 from mvllm_router.sim.dialects.openai import OpenAI
 from mvllm_router.sim.faults import Fault
 from mvllm_router.sim.job import Job, Kind
@@ -26,12 +28,15 @@ from mvllm_router.sim.text import count_tokens, detokenize, tokenize
 TITLE = "🦙 llama.cpp Python API"
 VERSION = "0.3.36"
 NO_EMBEDDINGS = "Llama model must be created with embedding=True to call this method"
+NO_UUID = Page(400, b"", None)
 _PAGES = {
-    ("GET", "/v1/models"),
-    ("POST", "/extras/tokenize"),
-    ("POST", "/extras/tokenize/count"),
-    ("POST", "/extras/detokenize"),
+    "/v1/models": "GET",
+    "/extras/tokenize": "POST",
+    "/extras/tokenize/count": "POST",
+    "/extras/detokenize": "POST",
 }
+_METHODS = {**_PAGES, **dict.fromkeys(OpenAI.inference, "POST"), "/openapi.json": "GET"}
+_TIMED = (("openai-processing-ms", "1"),)  # of answers that are no errors
 
 
 class LlamaCppPython(OpenAI):
@@ -45,10 +50,18 @@ class LlamaCppPython(OpenAI):
         self.interrupts = profile.interrupt_requests
 
     def head(self, page: Page, length: int | None) -> bytes:
+        if length is None and not page.close:
+            page = replace(page, extra=(*page.extra, ("connection", "keep-alive")))
         return uvicorn_head(page, length)
 
     def takes_lock(self, asked: Asked) -> bool:
-        return (asked.method, asked.path) in _PAGES
+        return _PAGES.get(asked.path) == asked.method
+
+    def dress(self, page: Page, headers: Mapping[str, str]) -> Page:
+        if page.drop or page == NO_UUID:
+            return page
+        own = headers.get("x-request-id") or random_hex(32)
+        return replace(page, extra=(*page.extra, ("x-request-id", own)))
 
     def guard(self, asked: Asked) -> None:
         _check_request_id(asked.headers.get("x-request-id"))
@@ -58,12 +71,11 @@ class LlamaCppPython(OpenAI):
 
     def page(self, asked: Asked, state: State) -> Page:
         if (asked.method, asked.path) == ("GET", "/openapi.json"):
-            info = {"title": TITLE, "version": VERSION}
-            return Page(200, dumps({"openapi": "3.1.0", "info": info, "paths": {}}))
+            return api_page(TITLE, VERSION)
         if not self.takes_lock(asked):
-            return Page(404, b'{"detail":"Not Found"}')
+            return off_route(asked, _METHODS)
         if asked.method == "GET":
-            return Page(200, dumps({"object": "list", "data": self.cards()}))
+            return Page(200, dumps({"object": "list", "data": self.cards()}), extra=_TIMED)
         return self._tokens(asked.path, self.parse(asked.body))
 
     def cards(self) -> list[dict[str, Any]]:
@@ -73,18 +85,23 @@ class LlamaCppPython(OpenAI):
     def _tokens(self, path: str, fields: Fields) -> Page:
         text = str(fields.get("input", ""))
         if path == "/extras/tokenize":
-            return Page(200, dumps({"tokens": tokenize(text)}))
+            return Page(200, dumps({"tokens": tokenize(text)}), extra=_TIMED)
         if path == "/extras/tokenize/count":
-            return Page(200, dumps({"count": count_tokens(text)}))
+            return Page(200, dumps({"count": count_tokens(text)}), extra=_TIMED)
         try:
-            return Page(200, dumps({"text": detokenize(fields["tokens"])}))
+            return Page(200, dumps({"text": detokenize(fields["tokens"])}), extra=_TIMED)
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError):
             return self.wrong_value("tokens")
 
     # Errors
 
     def bad_json(self, error: Exception) -> Page:
-        return Page(500, b"Internal Server Error", "text/plain; charset=utf-8")
+        if not isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
+            return self.wrong_value("body")
+        return Page(500, b"Internal Server Error", "text/plain; charset=utf-8", drop=True)
+
+    def missing(self, field: str) -> Page:
+        return self.error(500, "", type="internal_server_error")
 
     def wrong_value(self, field: str) -> Page:
         return self.error(500, f"{field} is not valid", type="internal_server_error")
@@ -95,8 +112,8 @@ class LlamaCppPython(OpenAI):
         except Refused:
             if not job.stream:
                 raise
-            # The head of the stream has gone out before the length is looked at.
-            raise Refused(Page(200, b"", "text/event-stream; charset=utf-8")) from None
+            # The head of the stream goes out before the length is looked at, and nothing after it.
+            job.max_tokens = 0
 
     def fault_page(self, fault: Fault) -> Page:
         page = super().fault_page(fault)
@@ -116,35 +133,49 @@ class LlamaCppPython(OpenAI):
         return str(fields.get("model", self.profile.models[0]))
 
     def prompts(self, kind: Kind, fields: Fields) -> list[str]:
-        return super().prompts(kind, {"messages": [], "prompt": "", **fields})
+        return super().prompts(kind, {"messages": [], **fields})
 
     def max_tokens_of(self, fields: Fields) -> int | None:
         known = {name: value for name, value in fields.items() if name != "max_completion_tokens"}
         return super().max_tokens_of(known)
 
-    def wants_usage(self, fields: Fields) -> bool:
-        return False  # stream_options are not known
-
     # Answers
 
-    def _extra(self, job: Job) -> tuple[tuple[str, str], ...]:
-        own = job.request_id or random_hex(32)
-        return (("openai-processing-ms", "1"), ("x-request-id", own))
-
     def stream_page(self, job: Job) -> Page:
-        extra = (("cache-control", "no-store"), ("x-accel-buffering", "no"), *self._extra(job))
+        extra = (("cache-control", "no-store"), ("x-accel-buffering", "no"), *_TIMED)
         return replace(super().stream_page(job), extra=extra)
+
+    def prefix(self, job: Job) -> str:
+        name = "chat.completion.chunk" if job.kind == "chat" else "text_completion"
+        model = f'"model": {json.dumps(job.model)}'
+        return f'data: {{"id": "{job.id}", {model}, "created": {job.created}, "object": "{name}", '
+
+    def event(self, job: Job, content: str, finish: str = "null") -> str:
+        """Not compact, unlike whole answers."""
+        choice = f'"index": 0, {content}, "logprobs": null, "finish_reason": {finish}'
+        return f'{job.prefix}"choices": [{{{choice}}}]}}\n\n'
 
     def opening(self, job: Job) -> str:
         if job.kind == "completion":
             return ""
-        return self.event(job, '"delta":{"role":"assistant"}')
+        return self.event(job, '"delta": {"role": "assistant"}')
+
+    def token(self, job: Job, text: str, *, last: bool) -> str:
+        if job.kind == "completion":
+            return self.event(job, f'"text": "{text}"')
+        return self.event(job, f'"delta": {{"content": "{text}"}}')
 
     def closing(self, job: Job) -> str:
-        return SSE_DONE if job.interrupted else super().closing(job)
+        """Never with usage: stream_options are not known."""
+        if not job.max_tokens:
+            return ""
+        if job.interrupted:
+            return SSE_DONE
+        content = '"text": ""' if job.kind == "completion" else '"delta": {}'
+        return self.event(job, content, f'"{job.finish}"') + SSE_DONE
 
     def answer(self, job: Job) -> Page:
-        return replace(super().answer(job), extra=self._extra(job))
+        return replace(super().answer(job), extra=_TIMED)
 
 
 def _check_request_id(value: str | None) -> None:
@@ -153,4 +184,4 @@ def _check_request_id(value: str | None) -> None:
     try:
         uuid.UUID(value)
     except ValueError:
-        raise Refused(Page(400, b"", None)) from None
+        raise Refused(NO_UUID) from None

@@ -56,7 +56,9 @@ class Mlx(Dialect):
     def page(self, asked: Asked, state: State) -> Page:
         if (asked.method, asked.path) == ("GET", "/health"):
             return Page(200, b'{"status": "ok"}')
-        if (asked.method, asked.path) == ("GET", "/v1/models"):
+        if asked.method == "OPTIONS":
+            return Page(204)
+        if asked.method == "GET" and asked.path.startswith("/v1/models"):
             return Page(200, json.dumps({"object": "list", "data": self._cards()}).encode())
         return Page(404, b"Not Found")
 

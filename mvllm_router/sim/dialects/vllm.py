@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from typing import Any
 
 from mvllm_router.sim.dialects.base import (
@@ -18,8 +17,8 @@ from mvllm_router.sim.dialects.base import (
     embedding,
     random_hex,
     reason,
-    uvicorn_head,
 )
+from mvllm_router.sim.dialects.fastapi import api_page, off_route, uvicorn_head
 from mvllm_router.sim.dialects.vllm_metrics import metrics_text
 from mvllm_router.sim.faults import Fault
 from mvllm_router.sim.job import Job, Kind
@@ -40,7 +39,11 @@ _GENERATE: dict[str, Kind] = {
 }
 _POOLING: dict[str, Kind] = {"/v1/embeddings": "embedding"}
 _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
-_GET_PATHS = ("/health", "/ping", "/version", "/load", "/metrics", "/v1/models")
+_METHODS = {
+    **dict.fromkeys(("/health", "/ping", "/version", "/load", "/metrics", "/v1/models"), "GET"),
+    **dict.fromkeys(("/tokenize", "/detokenize"), "POST"),
+    "/openapi.json": "GET",
+}
 
 
 class Vllm(Dialect):
@@ -53,8 +56,10 @@ class Vllm(Dialect):
         return uvicorn_head(page, length)
 
     def kind_of(self, asked: Asked) -> Kind | None:
-        served = _POOLING if self.profile.embeddings else _GENERATE
-        return served.get(asked.path) if asked.method == "POST" else None
+        return self._served().get(asked.path) if asked.method == "POST" else None
+
+    def _served(self) -> dict[str, Kind]:
+        return _POOLING if self.profile.embeddings else _GENERATE
 
     def guard(self, asked: Asked) -> None:
         if asked.path.startswith(_GUARDED) and not self.bearer_ok(asked):
@@ -65,6 +70,7 @@ class Vllm(Dialect):
             {
                 "/health": lambda: Page(200, content_type=None),
                 "/ping": lambda: Page(200, content_type=None),
+                "/openapi.json": lambda: api_page("FastAPI", "0.1.0"),
                 "/version": lambda: Page(200, dumps({"version": VERSION})),
                 "/load": lambda: Page(200, b'{"server_load":0}'),
                 "/v1/models": self._models,
@@ -79,11 +85,7 @@ class Vllm(Dialect):
     def _other(self, asked: Asked) -> Page:
         if asked.method == "POST" and asked.path in ("/tokenize", "/detokenize"):
             return self._tokens(asked)
-        allowed = "POST" if self.kind_of(replace(asked, method="POST")) else "GET"
-        if asked.path in _GET_PATHS or allowed == "POST":
-            extra = (("allow", allowed),)
-            return Page(405, b'{"detail":"Method Not Allowed"}', extra=extra)
-        return Page(404, b'{"detail":"Not Found"}')
+        return off_route(asked, {**_METHODS, **dict.fromkeys(self._served(), "POST")})
 
     def _tokens(self, asked: Asked) -> Page:
         fields = self.parse(asked.body)
@@ -147,14 +149,21 @@ class Vllm(Dialect):
     def bad_json(self, error: Exception) -> Page:
         if not isinstance(error, json.JSONDecodeError):
             return self._invalid("model_attributes_type", "body", str(error), "''")
+        if not error.doc:
+            return self._invalid("missing", "body", "Field required", "None")
         context = f"'<dict of 0 items>', 'ctx': {{'error': '{error.msg}'}}"
         return self._invalid("json_invalid", f"body.{error.pos}", "JSON decode error", context)
 
     def missing(self, field: str) -> Page:
+        if field == "prompt":
+            return self.error(400, "A prompt is needed. (parameter=prompt)", param=field)
         return self._invalid("missing", f"body.{field}", "Field required", "'<dict of 1 items>'")
 
     def wrong_value(self, field: str) -> Page:
-        return self.error(400, f"{field} has a wrong value.", param=field)
+        return self._invalid("wrong_type", f"body.{field}", "Input has a wrong type", "''")
+
+    def too_few(self, field: str, value: int) -> Page:
+        return self.error(400, f"{field} must be at least 1, got {value}.", param=field)
 
     def model_of(self, fields: dict[str, Any]) -> str:
         name = fields.get("model") or self.profile.models[0]
