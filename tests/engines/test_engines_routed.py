@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import openai
 import pytest
-from support import StartRouter, until
+from support import StartRouter, prefer, until
 from wire import Client
 
 from mvllm_router.config import ServerSpec
@@ -192,11 +192,12 @@ async def test_a_llama_server_killed_in_mid_stream_is_told_and_replaced(
 ) -> None:
     victim = await asyncio.to_thread(start_llama_server)
     router = await start_router(
-        ServerSpec(url=victim.url, name="victim", weight=1000.0),
+        ServerSpec(url=victim.url, name="victim"),
         ServerSpec(url=llama_server.url, name="other"),
     )
     for name in ("victim", "other"):
         await backend_of(router, name)
+    prefer(router, "victim")
     async with Client(router.url) as client:
         body = {"model": victim.model, "prompt": "x", "max_tokens": 100000, "stream": True}
         client.post(json.dumps(body).encode(), b"/v1/completions")

@@ -10,12 +10,11 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from support import StartRouter, StartSim, chat, until
+from support import StartRouter, StartSim, chat, prefer, until
 from wire import OK, SSE, Client, Scripted, Seen, answer, chunk, replies
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.proxy.budget import RetryBudget
-from mvllm_router.server import Router
 from mvllm_router.sim.faults import Fault
 
 BODY = b'{"model":"tiny"}'
@@ -31,17 +30,6 @@ async def raw_server(
     server.close()
 
 
-def first(router: Router, name: str) -> None:
-    """Let `name` be up and be tried before the others."""
-    router.pool.health(router.pool.backends[name], lambda health: health.trust_again("test"))
-
-    class First:
-        def choose(self, candidates: list, now: float) -> object:  # type: ignore[type-arg]
-            return min(candidates, key=lambda backend: backend.name != name)
-
-    router.dispatch.policy = First()  # type: ignore[assignment]
-
-
 @pytest.mark.parametrize("greeting", [b"", b"220 hello\r\n"], ids=["closes", "speaks first"])
 async def test_a_server_that_closes_or_speaks_before_it_is_asked_is_replaced(
     greeting: bytes, start_router: StartRouter, start_sim: StartSim
@@ -55,7 +43,7 @@ async def test_a_server_that_closes_or_speaks_before_it_is_asked_is_replaced(
         router = await start_router(
             spec, good, enable_active_health_check=False, request_timeout=2, failure_threshold=1000
         )
-        first(router, "bad")
+        prefer(router, "bad")
         async with Client(router.url) as client:
             for _ in range(8):
                 client.post(json.dumps(chat(max_tokens=1)).encode())
@@ -75,7 +63,7 @@ async def test_an_answer_cut_in_its_head_is_replaced_at_once(
     async with Scripted(replies(cut, close=True)) as bad:
         good = await start_sim()
         router = await start_router(ServerSpec(url=bad.url, name="bad"), good)
-        first(router, "bad")
+        prefer(router, "bad")
         async with Client(router.url) as client:
             client.post(json.dumps(chat(max_tokens=1)).encode())
             head, _ = await client.answer()
@@ -333,7 +321,7 @@ async def test_letters_beyond_latin_1_in_paths_and_headers_reach_the_server(
             api_key="schlüssel-€",
         )
         router = await start_router(spec)
-        first(router, "s0")
+        prefer(router, "s0")
         async with Client(router.url) as client:
             client.post(BODY)
             head, _ = await client.answer()
@@ -349,7 +337,7 @@ async def test_an_impossible_host_name_is_a_502(
 ) -> None:
     spec = ServerSpec(url=f"http://{'a' * 70}.example:80", name="s0", models=("tiny",))
     router = await start_router(spec, enable_active_health_check=False)
-    first(router, "s0")
+    prefer(router, "s0")
     async with http.post(f"{router.url}/v1/completions", json=chat()) as response:
         assert response.status == 502
         assert "cannot connect" in (await response.json())["error"]["message"]
