@@ -8,8 +8,6 @@ import urllib.error
 import urllib.request
 from typing import Any
 
-DEFAULT_URL = "http://127.0.0.1:8888"
-
 
 class Unreachable(Exception):
     """No router answers at the address."""

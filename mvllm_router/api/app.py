@@ -44,15 +44,16 @@ class App:
         self.about = about
         self.draining = False
         self._registry = registry(self.pool)
-        self._own: dict[str, Callable[[], web.StreamResponse]] = {
-            "/": self._root,
-            "/ready": self._ready,
-            "/load-stats": lambda: _json(load_stats_document(self.pool)),
-            "/server-models": lambda: _json(server_models_document(self.pool)),
-            "/metrics": self._metrics,
-            "/v1/models": lambda: _json(models_document(self.pool)),
-            "/router/snapshot": self._snapshot,
-            "/health": lambda: self._health(detailed=True),
+        # What answers each path; only /health asks whether the client may know all.
+        self._own: dict[str, Callable[[bool], web.StreamResponse]] = {
+            "/": lambda _: self._root(),
+            "/health": self._health,
+            "/ready": lambda _: self._ready(),
+            "/load-stats": lambda _: _json(load_stats_document(self.pool)),
+            "/server-models": lambda _: _json(server_models_document(self.pool)),
+            "/metrics": lambda _: self._metrics(),
+            "/v1/models": lambda _: _json(models_document(self.pool)),
+            "/router/snapshot": lambda _: self._snapshot(),
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -62,9 +63,7 @@ class App:
         begun = time.monotonic()
         try:
             may_know_all = self.gate.check(path, request.headers)
-            if path == "/health" and not may_know_all:
-                return _marked(self._health(detailed=False), request_id)
-            own = self._own_answer(request.method, path)
+            own = self._own_answer(request.method, path, may_know_all)
             if own is not None:
                 return _marked(own, request_id)
             route = relayed(path)
@@ -86,17 +85,17 @@ class App:
             )
             return _marked(error_response(error), request_id)
 
-    def _own_answer(self, method: str, path: str) -> web.StreamResponse | None:
+    def _own_answer(self, method: str, path: str, may_know_all: bool) -> web.StreamResponse | None:
         own = self._own.get(path)
         name = path[len(_MODEL) :] if own is None and path.startswith(_MODEL) else ""
         if own is None and not name:
             return None
         if method not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{path[:200]} takes GET, not {method}.")
-        return own() if own else _json(model_document(self.pool, unquote(name)))
+        return own(may_know_all) if own else _json(model_document(self.pool, unquote(name)))
 
-    def _health(self, *, detailed: bool) -> web.Response:
-        return _json(health_document(self.pool, self.settings, detailed=detailed))
+    def _health(self, may_know_all: bool) -> web.Response:
+        return _json(health_document(self.pool, self.settings, detailed=may_know_all))
 
     def _root(self) -> web.Response:
         status = "draining" if self.draining else "running"

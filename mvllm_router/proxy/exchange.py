@@ -146,7 +146,7 @@ class Exchange:
         self._leave_connection(ended=False)
         if self._passing:
             self.client.break_off(error)
-            self._finish(ANSWERED)
+            self._finish(Outcome(Result.BROKEN, "the router stopped"))  # not the backend's fault
         elif not self.done.done():
             self.done.set_exception(error)
 

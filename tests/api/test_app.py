@@ -216,6 +216,8 @@ async def test_health_names_the_servers_only_to_those_who_have_the_key(
         assert (document["status"], document["total_servers"]) == ("healthy", 1)
         assert len(document["servers"]) == named
         assert (engine.url in str(document)) is bool(named)
+        async with http.post(f"{router.url}/health", headers=headers) as response:
+            assert response.status == 405
 
 
 async def test_load_stats_show_what_is_in_flight_and_what_others_put_there(

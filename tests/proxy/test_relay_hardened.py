@@ -211,6 +211,7 @@ async def test_a_stream_that_outlasts_the_drain_ends_with_an_error_event(
     assert b'data: {"error"' in last
     assert b"The router is stopping." in last
     assert b"[DONE]" not in last
+    assert router.pool.backends["s0"].health.failed_requests == 0  # not its fault
 
 
 async def test_a_client_that_never_reads_the_end_is_closed(start_router: StartRouter) -> None:
