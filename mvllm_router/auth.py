@@ -12,6 +12,25 @@ from mvllm_router.errors import Unauthorized
 OPEN_PATHS = frozenset(("/", "/health", "/ready"))
 
 
+class Caller:
+    """Who asks: a key by its name, and what it may do."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def admit(self, model: str | None) -> None:
+        """Take a place for one request for `model`; every `admit` is followed by one `release`."""
+
+    def release(self) -> None:
+        """Give the place back."""
+
+    def used(self, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count what an answer cost."""
+
+
+ANYBODY = Caller("")
+
+
 class Gate:
     """Lets requests in that carry the key. Only its hash is kept."""
 
@@ -19,22 +38,22 @@ class Gate:
         """Let everybody in when `key` is empty or None."""
         self._digest = _hash(key) if key else None
 
-    def check(self, path: str, headers: Mapping[str, str]) -> bool:
+    def check(self, path: str, headers: Mapping[str, str]) -> Caller | None:
         """Let the request pass or raise.
 
         Returns:
-            True if the client may know all; False if it came in only because the path is open.
+            Who asks; None for one that came in only because the path is open.
 
         Raises:
             Unauthorized: the path needs the key, and the request has none or a wrong one.
         """
         if self._digest is None:
-            return True
+            return ANYBODY
         key = presented_key(headers)
         if key is not None and hmac.compare_digest(_hash(key), self._digest):
-            return True
+            return ANYBODY
         if path in OPEN_PATHS:
-            return False
+            return None
         if key is None:
             raise Unauthorized("An API key is needed: `Authorization: Bearer <key>`.")
         raise Unauthorized("The API key is wrong.")

@@ -58,7 +58,7 @@ class Router:
         self.dispatch = Dispatch(
             self.pool,
             make_policy(settings.policy),
-            max_waiting=settings.max_waiting,
+            max_waiting=settings.max_queue or 1024,
             queue_timeout=settings.queue_timeout,
         )
         self.relay = Relay(self.pool, self.dispatch, _limits(settings))
@@ -169,7 +169,7 @@ class Router:
 
     def _use(self, settings: Settings, policy: Policy | None) -> None:
         self.pool.adopt(_health_rules(settings))
-        self.dispatch.max_waiting = settings.max_waiting
+        self.dispatch.max_waiting = settings.max_queue or 1024
         self.dispatch.queue_timeout = settings.queue_timeout
         if policy is not None:
             self.dispatch.policy = policy

@@ -62,14 +62,15 @@ class App:
         request_id = usable_request_id(request.headers.get("x-request-id")) or new_request_id()
         begun = time.monotonic()
         try:
-            may_know_all = self.gate.check(path, request.headers)
-            own = self._own_answer(request.method, path, may_know_all)
+            caller = self.gate.check(path, request.headers)
+            own = self._own_answer(request.method, path, may_know_all=caller is not None)
             if own is not None:
                 return _marked(own, request_id)
             route = relayed(path)
             if route is None:
                 raise NotFound(f"There is no route {request.method} {path[:200]}.")
-            return await self.relay.serve(request, route, request_id)
+            assert caller is not None  # no relayed path is open
+            return await self.relay.serve(request, route, request_id, caller)
         except RouterError as error:
             known = relayed(path)
             seconds = time.monotonic() - begun
@@ -85,7 +86,9 @@ class App:
             )
             return _marked(error_response(error), request_id)
 
-    def _own_answer(self, method: str, path: str, may_know_all: bool) -> web.StreamResponse | None:
+    def _own_answer(
+        self, method: str, path: str, *, may_know_all: bool
+    ) -> web.StreamResponse | None:
         own = self._own.get(path)
         name = path[len(_MODEL) :] if own is None and path.startswith(_MODEL) else ""
         if own is None and not name:

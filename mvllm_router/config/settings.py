@@ -109,12 +109,29 @@ class Settings:
         "Key that clients must present; empty lets everybody in.",
         secret=True,
     )
+    admin_key: str = _setting(
+        "",
+        "Key for the routes under /router/ that change something; while it is empty they work only "
+        "on a router that listens on loopback.",
+        secret=True,
+    )
+    open_metrics: bool = _setting(
+        False, "Whether /metrics and /load-stats are answered without a key."
+    )
+    connect_timeout: float = _seconds(5.0, "Longest wait for a connection to a server.")
+    first_byte_timeout: float = _seconds(
+        0.0,
+        "Longest wait for the first byte of a server's answer; 0 is as long as request_timeout.",
+        minimum=0,
+    )
     request_timeout: float = _seconds(
         300.0,
         "Longest silence of a server, before the first byte of its answer and then between bytes; "
         "never a limit for the whole answer.",
     )
-    connect_timeout: float = _seconds(5.0, "Longest wait for a connection to a server.")
+    header_timeout: float = _seconds(
+        30.0, "Longest that a client may take to send the head of a request."
+    )
     max_retries: int = _setting(
         3,
         "How many more servers are tried when one fails before the first byte of its answer.",
@@ -127,13 +144,21 @@ class Settings:
         minimum=1,
         unit="bytes",
     )
-    max_waiting: int = _setting(
-        1024,
-        "How many requests may wait in the router for a server that takes one at a time; 0 lets "
-        "none wait.",
+    enforce_capacity: bool = _setting(
+        False,
+        "Whether a server never gets more than max_concurrent_requests at once; what is beyond "
+        "waits in the router or is refused, see max_queue.",
+    )
+    max_queue: int = _setting(
+        0,
+        "How many requests may wait in the router until a server has room; above 0 it also turns "
+        "enforce_capacity on.",
         minimum=0,
     )
     queue_timeout: float = _seconds(60.0, "Longest that a request waits in the router.")
+    hide_upstream_errors: bool = _setting(
+        False, "Whether clients get a plain text in place of what a server says when it fails."
+    )
     scrape_interval: float = _seconds(1.0, "Time between two looks at the metrics of a server.")
     health_check_interval: float = _seconds(10.0, "Time between two health checks of a server.")
     health_check_timeout: float = _seconds(5.0, "Longest wait for the answer to a health check.")
@@ -160,12 +185,18 @@ class Settings:
         3, "How many health checks in a row must fail before a server is taken out.", minimum=1
     )
     failure_threshold: int = _setting(
-        2, "How many requests in a row a server must fail before it is taken out.", minimum=1
+        5,
+        "How many requests a server must fail within failure_window, being half of those that it "
+        "got or more, before its circuit opens and it is left out.",
+        minimum=1,
+    )
+    failure_window: float = _seconds(
+        30.0, "Time over which the failed requests of a server are counted."
     )
     auto_recovery_threshold: float = _seconds(
         60.0,
-        "When a server that was taken out is tried again, where enable_active_health_check is "
-        "false.",
+        "Longest time between two trials of a server that was left out because requests failed; "
+        "the first comes after 1 second, and each that fails doubles the time.",
     )
     shutdown_timeout: float = _seconds(
         30.0, "Longest that requests in flight may take to end when the router stops.", minimum=0

@@ -24,6 +24,7 @@ class Backend:
         "capacity",
         "cards",
         "cards_at",
+        "draining",
         "engine",
         "health",
         "in_flight",
@@ -53,6 +54,7 @@ class Backend:
         self.cards: Mapping[str, ModelCard] | None = None  # None: it has not told its models
         self.cards_at: float | None = None  # wall clock, seconds since the epoch
         self.last_byte = 0.0  # monotonic seconds; bytes that flow are a proof of life
+        self.draining = False  # an operator wants it to get no new requests
         self.removed = False
 
     def __repr__(self) -> str:

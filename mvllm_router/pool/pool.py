@@ -92,6 +92,24 @@ class Pool:
         self._changed()
         return backend
 
+    def drain(self, name: str) -> Backend:
+        """Give a server no new requests, until `enable`; what it has in flight finishes."""
+        backend = self.backends[name]
+        if not backend.draining:
+            backend.draining = True
+            self.events.add("drain", name, f"draining, {backend.in_flight} requests still running")
+            self._changed()
+        return backend
+
+    def enable(self, name: str) -> Backend:
+        """End `drain`."""
+        backend = self.backends[name]
+        if backend.draining:
+            backend.draining = False
+            self.events.add("enable", name, "takes requests again")
+            self._changed()
+        return backend
+
     def adopt(self, rules: HealthRules) -> None:
         """Go on under other health rules."""
         self.rules = rules
@@ -172,8 +190,9 @@ class Pool:
         return found
 
     def _find(self, model: str | None) -> list[Backend]:
-        up = [backend for backend in self.backends.values() if backend.is_up]
-        ejected = [backend for backend in self.backends.values() if backend.health.ejected]
+        open_to_us = [backend for backend in self.backends.values() if not backend.draining]
+        up = [backend for backend in open_to_us if backend.is_up]
+        ejected = [backend for backend in open_to_us if backend.health.ejected]
         return _serving(model, up) or _serving(model, ejected)
 
     def may_have(self, model: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from mvllm_router.auth import Caller
 from mvllm_router.engines import get as get_engine
 from mvllm_router.errors import SlowUpload, TooLarge
 from mvllm_router.pool import Backend
@@ -33,6 +34,7 @@ class Ask:
     arrived: float  # monotonic seconds
     client: Client
     front: FrontConnection
+    caller: Caller
 
     def leave_if_gone(self) -> None:
         """Stop here if the client has left.
@@ -52,6 +54,7 @@ async def read_ask(
     *,
     max_body_size: int,
     patience: float,
+    caller: Caller,
 ) -> Ask:
     """Read a request.
 
@@ -87,6 +90,7 @@ async def read_ask(
             is_head=request.method == "HEAD",
         ),
         front=front,
+        caller=caller,
     )
 
 

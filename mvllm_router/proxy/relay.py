@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from mvllm_router.auth import Caller
 from mvllm_router.errors import AttemptsFailed, NoBackend, Silence
 from mvllm_router.pool import Backend, Pool
 from mvllm_router.proxy import sse
@@ -51,9 +52,9 @@ class Relay:
         self._connections: dict[Backend, Connections] = {}
 
     async def serve(
-        self, request: web.BaseRequest, route: Route, request_id: str
+        self, request: web.BaseRequest, route: Route, request_id: str, caller: Caller
     ) -> web.StreamResponse:
-        """Answer a request for a relayed route.
+        """Answer a request for a relayed route, as far as `caller` may have it.
 
         Raises:
             RouterError: nothing has gone out, and the router has to answer itself.
@@ -69,8 +70,13 @@ class Relay:
                 arrived,
                 max_body_size=self.limits.max_body_size,
                 patience=self.limits.request_timeout,
+                caller=caller,
             )
-            return await self._answer(ask)
+            caller.admit(ask.model)
+            try:
+                return await self._answer(ask)
+            finally:
+                caller.release()
         except asyncio.CancelledError:
             stats.client_left[route.label] += 1
             raise
@@ -205,6 +211,7 @@ class Relay:
         if head.status == 200 and (counted := sse.usage(ask.client.tail())):
             stats.prompt_tokens += counted[0]
             stats.completion_tokens += counted[1]
+            ask.caller.used(*counted)
         self.pool.stats.finished(ask.route.label, head.status, seconds)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(

@@ -47,7 +47,9 @@ def other_value(setting: Setting) -> str:
     """The setting's key with a value that is not its default, as TOML."""
     if setting.choices:
         return next(f'"{choice}"' for choice in setting.choices if choice != setting.default)
-    return {bool: "false", int: "7", float: "0.5", str: '"x"'}[setting.type]
+    if setting.type is bool:
+        return "false" if setting.default else "true"
+    return {int: "7", float: "0.5", str: '"x"'}[setting.type]
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)

@@ -29,11 +29,17 @@ DEFAULTS = {
     "port": 8888,
     "policy": "least_load",
     "api_key": "",
+    "admin_key": "",
+    "open_metrics": False,
+    "first_byte_timeout": 0.0,
+    "header_timeout": 30.0,
     "request_timeout": 300.0,
     "connect_timeout": 5.0,
     "max_retries": 3,
     "max_body_size": 67108864,
-    "max_waiting": 1024,
+    "enforce_capacity": False,
+    "max_queue": 0,
+    "hide_upstream_errors": False,
     "queue_timeout": 60.0,
     "scrape_interval": 1.0,
     "health_check_interval": 10.0,
@@ -43,7 +49,8 @@ DEFAULTS = {
     "health_check_min_success_rate": 0.8,
     "health_check_window_size": 10,
     "health_check_consecutive_failures": 3,
-    "failure_threshold": 2,
+    "failure_threshold": 5,
+    "failure_window": 30.0,
     "auto_recovery_threshold": 60.0,
     "shutdown_timeout": 30.0,
     "log_level": "info",
@@ -168,6 +175,8 @@ def test_a_key_without_effect_is_a_warning_with_its_place() -> None:
 @pytest.mark.parametrize("setting", SETTINGS, ids=ids)
 def test_every_setting_can_come_from_the_environment(setting: Setting) -> None:
     text = {bool: "no", int: "7", float: "0.5", str: "abc"}[setting.type]
+    if setting.default is False:
+        text = "yes"
     if setting.choices:
         text = setting.choices[-1].upper()
     config = load(None, environ={setting.variable: f" {text}\n"})
@@ -216,12 +225,12 @@ def test_a_port_that_kubernetes_set_is_explained() -> None:
 
 
 def test_flag_beats_environment_beats_file_beats_default() -> None:
-    text = "[config]\nport = 1\nmax_retries = 1\nmax_waiting = 1\n"
+    text = "[config]\nport = 1\nmax_retries = 1\nmax_queue = 1\n"
     environ = {"ROUTER_PORT": "2", "ROUTER_MAX_RETRIES": "2"}
     config = parse(text, overrides={"port": Override("3", "flag", "--port")}, environ=environ)
     settings = config.settings
-    assert (settings.port, settings.max_retries, settings.max_waiting) == (3, 2, 1)
-    names = ("port", "max_retries", "max_waiting", "host")
+    assert (settings.port, settings.max_retries, settings.max_queue) == (3, 2, 1)
+    names = ("port", "max_retries", "max_queue", "host")
     assert [config.origins[name] for name in names] == ["flag", "environment", "file", "default"]
 
 

@@ -432,7 +432,7 @@ async def test_a_full_or_slow_queue_is_a_429(
     start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
 ) -> None:
     engine = await start_sim("llama-cpp-python")
-    router = await start_router(engine, max_waiting=1, queue_timeout=0.3)
+    router = await start_router(engine, max_queue=1, queue_timeout=0.3)
     engine.hold()
     first = asyncio.create_task(_status(http, router))
     await until(lambda: router.pool.backends["s0"].in_flight == 1)
