@@ -6,10 +6,13 @@ is one new field of Settings and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
-from mvllm_router.config.rules import Rule, Scalar
+from mvllm_router.config.items import network, origin
+from mvllm_router.config.pem import Pem
+from mvllm_router.config.rules import Rule, Value
 
 POLICY_NAMES = ("least_load", "round_robin", "random")
 # Groups of entry points: an installed package that has `mine` in one makes that name work here.
@@ -20,7 +23,7 @@ _SECONDS = "seconds"
 # Shorter waits are of no use to a person and would keep the router busy with itself.
 _SHORTEST = 0.1
 
-_T = TypeVar("_T", bool, int, float, str)
+_T = TypeVar("_T", bool, int, float, str, "tuple[str, ...]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,13 +31,15 @@ class Setting(Rule):
     """One key of `[config]`.
 
     `live`: a change of the file takes effect at once, else with the next start. `no_effect`: the
-    key is accepted for old files, and does nothing.
+    key is accepted for old files, and does nothing. `pem`: the value is the path of a file with
+    this, "" for none; in the configuration file it is relative to the folder of that.
     """
 
-    default: Scalar
+    default: Value
     doc: str
     live: bool = True
     no_effect: bool = False
+    pem: Pem | None = None
 
     @property
     def variable(self) -> str:
@@ -54,6 +59,8 @@ def _setting(
     live: bool = True,
     secret: bool = False,
     no_effect: bool = False,
+    item: Callable[[str], str] | None = None,
+    pem: Pem | None = None,
 ) -> _T:
     setting = Setting(
         type=type(default),
@@ -67,6 +74,8 @@ def _setting(
         live=live,
         secret=secret,
         no_effect=no_effect,
+        item=item,
+        pem=pem,
     )
     return field(default=default, repr=not secret, metadata={"setting": setting})
 
@@ -117,6 +126,28 @@ class Settings:
     )
     open_metrics: bool = _setting(
         False, "Whether /metrics and /load-stats are answered without a key."
+    )
+    tls_cert: str = _setting(
+        "",
+        "File with the certificate, and those between it and its CA, that the router shows to "
+        "clients; with tls_key it speaks https, and what the file holds may change at any time.",
+        live=False,
+        pem=Pem.CERTIFICATE,
+    )
+    tls_key: str = _setting("", "File with the private key of tls_cert.", live=False, pem=Pem.KEY)
+    trusted_proxies: tuple[str, ...] = _setting(
+        (),
+        'Proxies in front of the router, such as "10.0.0.0/8" or "127.0.0.1": what they say '
+        "about clients in X-Forwarded-For and the like is believed and sent on.",
+        unit="networks",
+        item=network,
+    )
+    cors_origins: tuple[str, ...] = _setting(
+        (),
+        'Origins of web pages, such as "https://chat.example.com", that may call the router from '
+        'a browser; "*" is any.',
+        unit="origins",
+        item=origin,
     )
     connect_timeout: float = _seconds(5.0, "Longest wait for a connection to a server.")
     first_byte_timeout: float = _seconds(
@@ -195,8 +226,9 @@ class Settings:
     )
     auto_recovery_threshold: float = _seconds(
         60.0,
-        "Longest time between two trials of a server that was left out because requests failed; "
-        "the first comes after 1 second, and each that fails doubles the time.",
+        "Longest time between two trials of a server that was left out because requests failed: "
+        "the first comes after 1 second, and each that fails doubles the time. Without health "
+        "checks also the time until a server that refused connections is tried again.",
     )
     shutdown_timeout: float = _seconds(
         30.0, "Longest that requests in flight may take to end when the router stops.", minimum=0

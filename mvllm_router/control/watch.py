@@ -12,8 +12,8 @@ from dataclasses import asdict
 from mvllm_router.config import Settings
 from mvllm_router.control.prober import NoAnswer, Prober
 from mvllm_router.engines import Engine, get, read_models
-from mvllm_router.engines.recognise import FIRST, Answer, conclusion, next_question
-from mvllm_router.pool import Backend, Pool, Sample
+from mvllm_router.engines.recognise import FIRST, Answer, conclusion, next_question, read_json
+from mvllm_router.pool import Backend, Pool, Sample, State
 from mvllm_router.tasks import cancel, repeat, spawn
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Watch:
         self._checked = asyncio.Event()  # the first check has been made
         self._tasks: list[asyncio.Task[None]] = []
         self._recognised = False  # the engine was found out, not given
-        self._noticed = 0.0  # when the trouble began that `notice` has acted on
+        self._noticed = (0, 0.0)  # the trouble that `notice` has acted on
 
     def start(self) -> None:
         name = self.backend.name
@@ -65,8 +65,10 @@ class Watch:
     def notice(self) -> None:
         """Check soon if requests have just shown the backend to be in trouble."""
         health = self.backend.health
-        if health.ejected and health.since != self._noticed:
-            self._noticed = health.since
+        down_since = health.since if health.state is State.DOWN else self._noticed[1]
+        trouble = (self.backend.circuit.openings, down_since)
+        if trouble != self._noticed:
+            self._noticed = trouble
             self.wake()
 
     # --- health
@@ -93,10 +95,11 @@ class Watch:
         )
 
     def _delay(self) -> float:
+        interval = self.settings.health_check_interval
         if not self.backend.is_up:
-            return min(RECHECK, self.settings.health_check_interval)
+            interval = min(RECHECK, interval)
         # Jitter: many backends, or many routers, must not all ask at the same moment.
-        return self.settings.health_check_interval * random.uniform(0.9, 1.1)
+        return interval * random.uniform(0.9, 1.1)
 
     def _trust_after_a_while(self) -> None:
         """Without active checks, let a backend in again that was taken out some time ago."""
@@ -139,7 +142,9 @@ class Watch:
         now = self._pool.wall()
         key = "another" if self.backend.spec.api_key else "an"
         reason = f"{what}: it wants {key} api_key"
-        self._pool.health(self.backend, lambda h: h.check_failed(now, reason, seconds=seconds))
+        self._pool.health(
+            self.backend, lambda h: h.check_failed(now, reason, hopeless=True, seconds=seconds)
+        )
 
     def _note_silence(self, problem: NoAnswer, begun: float) -> None:
         if problem.timed_out and self.backend.last_byte > begun:
@@ -147,7 +152,7 @@ class Watch:
         seconds, now = time.monotonic() - begun, self._pool.wall()
         self._pool.health(
             self.backend,
-            lambda h: h.check_failed(now, problem.reason, refused=problem.refused, seconds=seconds),
+            lambda h: h.check_failed(now, problem.reason, hopeless=problem.refused, seconds=seconds),
         )
 
     # --- learning what it is and has
@@ -265,7 +270,7 @@ def _json(answer: Answer) -> object:
     if answer.status != 200:
         return None
     try:
-        document: object = json.loads(answer.body)
+        document = read_json(answer.body)
         # NaN, half of a surrogate pair: Python reads them, but clients would not.
         json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, RecursionError):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any
 
 from mvllm_router.config import ServerSpec
+from mvllm_router.pool.circuit import Circuit, CircuitState
 from mvllm_router.pool.health import Health, State
 from mvllm_router.pool.load import Load, Scrape, estimate
+from mvllm_router.pool.rest import Rest
 from mvllm_router.pool.stats import BackendStats
 
 ModelCard = Mapping[str, Any]  # one entry of a server's /v1/models, as it came
@@ -16,7 +19,8 @@ ModelCard = Mapping[str, Any]  # one entry of a server's /v1/models, as it came
 class Backend:
     """The live state of one server. Only `Pool` changes it.
 
-    Invariant: `in_flight` is the number of leases on it that are not released.
+    Invariants: `in_flight` is the number of leases on it that are not released, and no lease
+    is given while it has no room.
     """
 
     __slots__ = (
@@ -24,28 +28,38 @@ class Backend:
         "capacity",
         "cards",
         "cards_at",
+        "circuit",
         "draining",
         "engine",
         "health",
         "in_flight",
         "last_byte",
+        "most",
         "one_at_a_time",
         "removed",
+        "rest",
         "scrape",
         "scrape_expires",
+        "slots",
         "spec",
         "stats",
         "told_capacity",
     )
 
-    def __init__(self, spec: ServerSpec, health: Health, default_capacity: int) -> None:
+    def __init__(
+        self, spec: ServerSpec, health: Health, circuit: Circuit, default_capacity: int
+    ) -> None:
         self.spec = spec
         self.health = health
+        self.circuit = circuit
+        self.rest = Rest()
         self.stats = BackendStats()
         self.engine = spec.engine  # "auto" until it has been recognised
         self._default_capacity = default_capacity
         self.told_capacity: int | None = None  # what the engine said it can run at once
-        self.capacity = 1.0  # requests it runs at once, scaled by its weight; above 0
+        self.slots = 1  # requests it runs at once
+        self.capacity = 1.0  # the same, scaled by its weight; above 0
+        self.most = inf  # requests that it may get at once
         self.size()
         self.one_at_a_time = False  # a second request would harm the first
         self.in_flight = 0
@@ -69,7 +83,7 @@ class Backend:
 
     @property
     def has_room(self) -> bool:
-        return not (self.one_at_a_time and self.in_flight)
+        return self.in_flight < self.most
 
     def speaks(self, engine: str) -> None:
         """Take it for `engine`; the capacity that another one told is not this one's."""
@@ -81,12 +95,40 @@ class Backend:
         """Work out the capacity again: the file's figure, the engine's own, or a default."""
         self._default_capacity = default or self._default_capacity
         self.told_capacity = told or self.told_capacity
-        slots = self.spec.max_concurrent_requests or self.told_capacity or self._default_capacity
-        self.capacity = slots * self.spec.weight
+        self.slots = (
+            self.spec.max_concurrent_requests or self.told_capacity or self._default_capacity
+        )
+        self.capacity = self.slots * self.spec.weight
+
+    def cap(self, *, enforce: bool) -> None:
+        """Settle how many requests it may get at once; call it when what it depends on changes."""
+        if self.one_at_a_time:
+            self.most = 1
+        else:
+            self.most = self.slots if enforce else inf
 
     @property
     def is_up(self) -> bool:
         return self.health.state is State.UP
+
+    def is_well(self, now: float) -> bool:
+        """Whether one that is up may be chosen before all others."""
+        return self.rest.is_over(now) and self.circuit.lets_through(now)
+
+    def condition(self, now: float) -> str:
+        """Return the one word that says best why it gets requests or not.
+
+        One of the states of `Health`, or for one that is up: "drain", "open", "half-open" (its
+        circuit) or "resting" (it said that it is busy).
+        """
+        if not self.is_up:
+            return self.health.state.value
+        if self.draining:
+            return "drain"
+        circuit = self.circuit.state(now)
+        if circuit is not CircuitState.CLOSED:
+            return circuit.value
+        return "up" if self.rest.is_over(now) else "resting"
 
     def load(self, now: float) -> Load:
         """Return the load at `now` (monotonic seconds), leaving out a stale scrape."""

@@ -1,7 +1,10 @@
-"""Whether a backend takes requests: health checks, and what requests themselves showed.
+"""Whether a backend is there and well, as health checks say it.
 
     checking ──ok──▶ up ──failed often enough──▶ down ──two good checks──▶ up
         └──failed──▶ down        loading: it answers, but is not ready yet
+
+What requests show is judged by the `Circuit`, but for one thing: a refused connection is as
+certain as a check.
 
 Plain decisions: each method takes what was seen and returns nothing; who wants to know
 compares `state` and `reason` before and after.
@@ -17,8 +20,6 @@ from enum import Enum
 
 # A server that was down for an hour is back as soon as one that was down for a second.
 GOOD_CHECKS_TO_RECOVER = 2
-# Answers with a server error, in a row, after which a server is out.
-ERRORS_TO_EJECT = 5
 
 
 class State(str, Enum):
@@ -38,7 +39,6 @@ class HealthRules:
     min_success_rate: float = 0.8
     window: int = 10
     max_response_time: float = 10.0
-    request_failures: int = 2
 
 
 class Health:
@@ -46,12 +46,11 @@ class Health:
 
     __slots__ = (
         "_monotonic",
+        "_was_up",
         "bad_checks",
         "checks",
-        "ejected",
-        "errors",
-        "failed_requests",
         "good_checks",
+        "hopeless",
         "last_check",
         "last_seconds",
         "reason",
@@ -65,15 +64,14 @@ class Health:
     def __init__(self, rules: HealthRules, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.rules = rules
         self._monotonic = monotonic
+        self._was_up = False
         self.since = monotonic()  # when the state began, in monotonic seconds
         self.state = State.CHECKING
         self.reason = "not checked yet"
         self.recent: deque[bool] = deque(maxlen=rules.window)
         self.good_checks = 0  # in a row
         self.bad_checks = 0  # in a row
-        self.failed_requests = 0  # in a row
-        self.errors = 0  # answers in a row that were server errors
-        self.ejected = False  # down for what requests showed; no health check says so
+        self.hopeless = True  # to ask it now would be in vain: it is no last resort either
         self.checks = 0
         self.last_check: float | None = None  # wall clock, seconds since the epoch
         self.last_seconds: float | None = None
@@ -83,6 +81,20 @@ class Health:
     def success_rate(self) -> float:
         """Share of the recent checks that were good; 1 before the first."""
         return sum(self.recent) / len(self.recent) if self.recent else 1.0
+
+    @property
+    def progress(self) -> str:
+        """How near it is to the other state: "up 2/3" takes two more failed checks to be down.
+
+        "down 1/2" has one of the two good checks that bring it back; "" when nothing is on
+        the way.
+        """
+        if self.state is State.UP and self.bad_checks:
+            limit = self.rules.consecutive_failures
+            return f"up {max(limit - self.bad_checks, 1)}/{limit}"
+        if self.state is State.DOWN and self.good_checks:
+            return f"down {self.good_checks}/{GOOD_CHECKS_TO_RECOVER}"
+        return ""
 
     def adopt(self, rules: HealthRules) -> None:
         """Go on under other rules, keeping what is known."""
@@ -104,15 +116,19 @@ class Health:
         return None
 
     def check_failed(
-        self, at: float, reason: str, *, refused: bool = False, seconds: float = 0.0
+        self, at: float, reason: str, *, hopeless: bool = False, seconds: float = 0.0
     ) -> None:
-        """Count a failed check; `refused` is certain (nobody listens) and acts at once."""
+        """Count a failed check.
+
+        `hopeless`: requests would fail as well, for certain (nobody listens, or it wants
+        another key); that acts at once.
+        """
         self._count_check(False, at, seconds)
         self.good_checks = 0
         self.bad_checks += 1
         often = self.bad_checks >= self.rules.consecutive_failures
-        if refused or often or self.state is not State.UP:
-            self._put(State.DOWN, reason)
+        if hopeless or often or self.state is not State.UP:
+            self._put(State.DOWN, reason, hopeless=hopeless or not self._was_up)
         elif len(self.recent) == self.rules.window and (
             self.success_rate < self.rules.min_success_rate
         ):
@@ -122,30 +138,11 @@ class Health:
         """Note that the server answers but says itself that it is not ready."""
         self._count_check(False, at, 0.0)
         self.good_checks = 0
-        self._put(State.LOADING, reason)
+        self._put(State.LOADING, reason, hopeless=True)
 
-    def request_succeeded(self) -> None:
-        self.failed_requests = self.errors = 0
-
-    def request_errored(self) -> None:
-        """Count an answer with a server error (not 503: that is busy).
-
-        One may be the request's own fault. Many in a row, and nothing else, are not: a server
-        that fails fast looks idle, and would draw all requests to it.
-        """
-        self.errors += 1
-        if self.errors >= ERRORS_TO_EJECT and self.state is State.UP:
-            self._put(State.DOWN, f"{self.errors} server errors in a row")
-            self.ejected = True
-
-    def request_failed(self, reason: str, *, refused: bool = False) -> None:
-        """Count a request that the server failed (not one that it rejected)."""
-        self.failed_requests += 1
-        if self.state is State.UP and (
-            refused or self.failed_requests >= self.rules.request_failures
-        ):
-            self._put(State.DOWN, reason)
-            self.ejected = not refused
+    def request_refused(self) -> None:
+        """Note that nobody listens at its address."""
+        self._put(State.DOWN, "connection refused", hopeless=True)
 
     def trust_again(self, reason: str) -> None:
         """Take the backend in without a check, for pools that do not check."""
@@ -155,15 +152,16 @@ class Health:
         self._put(State.UP, reason)
         # What it failed while it was away must not count against it now.
         self.recent.clear()
-        self.bad_checks = self.failed_requests = self.errors = 0
+        self.bad_checks = 0
 
-    def _put(self, state: State, reason: str) -> None:
+    def _put(self, state: State, reason: str, *, hopeless: bool = False) -> None:
         if state is State.DOWN:
             self.good_checks = 0
+        self._was_up = self._was_up or state is State.UP
         if state is not self.state:
             self.since = self._monotonic()
         self.state, self.reason = state, reason
-        self.ejected = False
+        self.hopeless = hopeless
 
     def _count_check(self, good: bool, at: float, seconds: float) -> None:
         self.recent.append(good)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import inf
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.pool.backend import Backend, ModelCard
+from mvllm_router.pool.circuit import Circuit, CircuitRules
 from mvllm_router.pool.events import Events
 from mvllm_router.pool.health import Health, HealthRules, State
 from mvllm_router.pool.load import STALE_AFTER_INTERVALS, Sample, Scrape
@@ -15,18 +17,25 @@ from mvllm_router.pool.stats import RouterStats
 
 # What a server is taken to run at once when neither the file nor the engine says it.
 DEFAULT_CAPACITY = 8
+# Seconds between two messages that a server was asked as the last resort.
+_SAY_AGAIN = 10.0
 
 
 class Lease:
     """One request on one backend. Whoever takes a lease releases it, on every path."""
 
-    __slots__ = ("_pool", "backend", "released")
+    __slots__ = ("_pool", "backend", "began", "is_trial", "released")
 
-    def __init__(self, pool: Pool, backend: Backend) -> None:
+    def __init__(self, pool: Pool, backend: Backend, now: float) -> None:
         self._pool = pool
         self.backend = backend
+        self.began = now  # monotonic seconds
         self.released = False
         backend.in_flight += 1
+        circuit = backend.circuit
+        self.is_trial = not circuit.is_closed and circuit.lets_through(now)
+        if self.is_trial:
+            circuit.begin_trial()
 
     def release(self) -> None:
         """Give the place back; a second call does nothing."""
@@ -34,6 +43,8 @@ class Lease:
             return
         self.released = True
         self.backend.in_flight -= 1
+        if self.is_trial:
+            self.backend.circuit.end_trial(self.began)
         self._pool.on_release(self.backend)
 
 
@@ -43,12 +54,16 @@ class Pool:
     def __init__(
         self,
         rules: HealthRules | None = None,
+        circuit_rules: CircuitRules | None = None,
         *,
+        enforce_capacity: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """Make an empty pool; the two clocks are for tests to replace."""
         self.rules = rules or HealthRules()
+        self.circuit_rules = circuit_rules or CircuitRules()
+        self.enforce_capacity = enforce_capacity
         self.monotonic = monotonic
         self.wall = wall
         self.backends: dict[str, Backend] = {}
@@ -56,14 +71,19 @@ class Pool:
         self.stats = RouterStats()
         self.on_release: Callable[[Backend], None] = lambda _backend: None
         self.listeners: list[Callable[[], None]] = []  # called after each change
-        self.some_take_one = False  # some backend takes one request at a time
+        self.some_are_capped = False  # some backend may get only so many requests at once
         self._by_model: dict[str | None, list[Backend]] = {}
+        # Those whose circuit is not closed, or who rest: time may have changed that since.
+        self._unwell: set[Backend] = set()
+        self._quiet_until = 0.0  # monotonic seconds; until then no last resort is told
 
     # --- who is in the pool
 
     def add(self, spec: ServerSpec) -> Backend:
         """Take a server in; its name must be free."""
-        backend = Backend(spec, Health(self.rules, self.monotonic), DEFAULT_CAPACITY)
+        health = Health(self.rules, self.monotonic)
+        circuit = Circuit(self.circuit_rules, self.monotonic())
+        backend = Backend(spec, health, circuit, DEFAULT_CAPACITY)
         self.backends[spec.name] = backend
         self.events.add("added", spec.name, f"added ({spec.url})")
         self._changed()
@@ -73,6 +93,7 @@ class Pool:
         """Take a server out of every total at once; what it has in flight finishes."""
         backend = self.backends.pop(name)
         backend.removed = True
+        self._unwell.discard(backend)
         running = f", {backend.in_flight} requests still running" if backend.in_flight else ""
         self.events.add("removed", name, f"removed{running}")
         self._changed()
@@ -110,11 +131,17 @@ class Pool:
             self._changed()
         return backend
 
-    def adopt(self, rules: HealthRules) -> None:
-        """Go on under other health rules."""
+    def adopt(
+        self, rules: HealthRules, circuit_rules: CircuitRules, *, enforce_capacity: bool
+    ) -> None:
+        """Go on under other rules."""
         self.rules = rules
+        self.circuit_rules = circuit_rules
+        self.enforce_capacity = enforce_capacity
         for backend in self.backends.values():
             backend.health.adopt(rules)
+            backend.circuit.rules = circuit_rules
+        self._changed()
 
     # --- what backends told or showed
 
@@ -132,7 +159,10 @@ class Pool:
 
     def told_capacity(self, backend: Backend, slots: int | None) -> None:
         """Note how many requests the engine says it runs at once; None when it does not."""
+        before = backend.slots
         backend.size(told=slots)
+        if backend.slots != before:
+            self._changed()
 
     def told_models(self, backend: Backend, cards: Mapping[str, ModelCard] | None) -> None:
         """Note the models that a server lists; None when it does not say."""
@@ -155,10 +185,14 @@ class Pool:
     def health(self, backend: Backend, what: Callable[[Health], None]) -> None:
         """Apply one observation to a backend's health and record what changed by it."""
         health = backend.health
-        before = (health.state, health.ejected)
+        before = (health.state, health.hopeless)
         what(health)
-        if (health.state, health.ejected) != before:
+        if (health.state, health.hopeless) == before:
+            return
+        if health.state is not before[0]:
             self._state_changed(backend)
+        if not backend.removed:
+            self._changed()
 
     def _state_changed(self, backend: Backend) -> None:
         health = backend.health
@@ -166,34 +200,104 @@ class Pool:
         self.events.add(
             health.state.value, backend.name, f"{health.state.value}: {health.reason}", level
         )
+        if health.state is State.UP:  # it was away; what requests showed before is no more
+            backend.circuit.reset(self.monotonic())
+
+    # --- what requests showed
+
+    def request_succeeded(self, backend: Backend, began: float) -> None:
+        """Count an answer to a request that went there at `began` (monotonic seconds)."""
+        backend.rest.answered()
+        if backend.circuit.succeeded(began, self.monotonic()):
+            self.events.add("closed", backend.name, "circuit closed: a trial succeeded")
+            self._changed()
+
+    def request_failed(self, backend: Backend, reason: str, began: float) -> None:
+        """Count a request that the backend failed, and was not at fault itself."""
+        if backend.circuit.failed(reason, began, self.monotonic()):
+            self._circuit_opened(backend)
+
+    def request_refused(self, backend: Backend) -> None:
+        """Note that nobody listens at a backend's address."""
+        self.health(backend, lambda health: health.request_refused())
+
+    def is_leaving(self, backend: Backend, reason: str) -> None:
+        """Note that a backend itself said that it stops; its health may still be good."""
+        if backend.circuit.open(reason, self.monotonic()):
+            self._circuit_opened(backend)
+
+    def is_busy(self, backend: Backend, asked: float | None) -> None:
+        """Leave a backend in peace that said "busy", for `asked` seconds if it named a time."""
+        backend.rest.busy(self.monotonic(), asked)
+        self._is_unwell(backend)
+
+    def _circuit_opened(self, backend: Backend) -> None:
+        self.events.add(
+            "open", backend.name, f"circuit open: {backend.circuit.reason}", logging.WARNING
+        )
+        self._is_unwell(backend)
         if not backend.removed:
             self._changed()
+
+    def _is_unwell(self, backend: Backend) -> None:
+        if not backend.removed:
+            self._unwell.add(backend)
 
     # --- who may take a request
 
     def lease(self, backend: Backend) -> Lease:
-        return Lease(self, backend)
+        now = self.monotonic()
+        if not backend.is_up or (backend in self._unwell and not backend.is_well(now)):
+            self._say_last_resort(backend, now)
+        return Lease(self, backend, now)
 
-    def candidates(self, model: str | None) -> list[Backend]:
-        """Return the backends that can be asked for `model` now (any, for None).
+    def _say_last_resort(self, backend: Backend, now: float) -> None:
+        """Tell that the least bad server is asked; often it would be for each request."""
+        backend.stats.last_resorts += 1
+        if now >= self._quiet_until:
+            self._quiet_until = now + _SAY_AGAIN
+            message = f"asked although it is {backend.condition(now)}: no server is better"
+            self.events.add("last resort", backend.name, message, logging.WARNING)
+
+    def candidates(self, model: str | None) -> Sequence[Backend]:
+        """Return the backends that are well and can be asked for `model` now (any, for None).
 
         Those that are up and have it; failing that, those that are up and do not say what
-        they have; failing that, those that are out only for what requests showed, since
-        the least bad is better than none.
+        they have. A circuit that is half-open takes part until its trial has begun.
         """
         found = self._by_model.get(model)
         if found is None:
             found = self._find(model)
-            # Names come from clients: keep only short ones that exist, and not too many.
-            if found and len(model or "") <= 256 and len(self._by_model) < 4096:
-                self._by_model[model] = found
-        return found
+        return self._well(found) if self._unwell else found
+
+    def last_resorts(self, model: str | None) -> Sequence[Sequence[Backend]]:
+        """Return the other backends that could be asked for `model`, the least bad ones first.
+
+        Those that said "busy", those whose circuit is open, those that health checks took
+        out though somebody may still answer there.
+        """
+        now = self.monotonic()
+        takes = [backend for backend in self.backends.values() if not backend.draining]
+        up = _serving(model, [backend for backend in takes if backend.is_up])
+        busy = [b for b in up if b.circuit.lets_through(now) and not b.rest.is_over(now)]
+        broken = [b for b in up if not b.circuit.lets_through(now)]
+        down = [b for b in takes if b.health.state is State.DOWN and not b.health.hopeless]
+        return busy, broken, _serving(model, down)
 
     def _find(self, model: str | None) -> list[Backend]:
-        open_to_us = [backend for backend in self.backends.values() if not backend.draining]
-        up = [backend for backend in open_to_us if backend.is_up]
-        ejected = [backend for backend in open_to_us if backend.health.ejected]
-        return _serving(model, up) or _serving(model, ejected)
+        up = [b for b in self.backends.values() if b.is_up and not b.draining]
+        found = _serving(model, up)
+        # Names come from clients: keep only short ones that exist, and not too many.
+        if found and len(model or "") <= 256 and len(self._by_model) < 4096:
+            self._by_model[model] = found
+        return found
+
+    def _well(self, backends: list[Backend]) -> list[Backend]:
+        now = self.monotonic()
+        for backend in list(self._unwell):
+            if backend.circuit.is_closed and backend.rest.is_over(now):
+                self._unwell.discard(backend)
+        return [b for b in backends if b not in self._unwell or b.is_well(now)]
 
     def may_have(self, model: str) -> bool:
         """Tell whether `model` could be served once some backend comes (back) up."""
@@ -213,7 +317,9 @@ class Pool:
 
     def _changed(self) -> None:
         self._by_model.clear()
-        self.some_take_one = any(b.one_at_a_time for b in self.backends.values())
+        for backend in self.backends.values():
+            backend.cap(enforce=self.enforce_capacity)
+        self.some_are_capped = any(b.most != inf for b in self.backends.values())
         for listener in self.listeners:
             listener()
 

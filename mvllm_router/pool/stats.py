@@ -35,6 +35,7 @@ class BackendStats:
         "events",
         "failures",
         "inter_token",
+        "last_resorts",
         "prompt_tokens",
         "requests",
         "retries",
@@ -45,6 +46,7 @@ class BackendStats:
         self.requests: Counter[int] = Counter()  # answers passed on, by HTTP status
         self.failures: Counter[str] = Counter()  # attempts that gave no answer, by reason
         self.retries: Counter[str] = Counter()  # attempts moved to another backend, by reason
+        self.last_resorts = 0  # requests sent there although it was not well
         self.duration = Histogram()  # seconds from the request's arrival to the last byte
         self.ttft = Histogram()  # seconds from the request's arrival to the first event
         self.inter_token = Histogram(BETWEEN_EVENTS)  # seconds between reads of a stream
@@ -56,12 +58,13 @@ class BackendStats:
 class RouterStats:
     """Counts of the router as clients see it."""
 
-    __slots__ = ("client_left", "duration", "in_flight", "requests")
+    __slots__ = ("client_left", "duration", "in_flight", "queued", "requests")
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()  # by route and HTTP status
         self.duration: dict[str, Histogram] = {}  # seconds, by route
         self.client_left: Counter[str] = Counter()  # clients that left before the end, by route
+        self.queued = Histogram()  # seconds that requests waited for room
         self.in_flight = 0  # relayed requests that are not finished, also those that wait
 
     def finished(self, route: str, status: int, seconds: float) -> None:

@@ -33,6 +33,12 @@ def is_event_stream(head: Head) -> bool:
     )
 
 
+def retry_after(head: Head) -> float | None:
+    """Return how many seconds an answer asks to wait; None when it does not say (in seconds)."""
+    value = header(head, b"retry-after")
+    return float(value) if value is not None and value.isdigit() and len(value) < 10 else None
+
+
 def framing_of(head: Head, *, is_head: bool, http_1_1: bool) -> Framing:
     """Choose the framing for a client: RFC 9112, section 6."""
     if is_head or head.status in (204, 304):

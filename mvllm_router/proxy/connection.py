@@ -130,9 +130,7 @@ class Connection(asyncio.Protocol):
         Not if more came than the answer, nor if the request has not gone out whole (a server
         may refuse an upload early): the next request would follow its rest.
         """
-        transport = self.transport
-        unsent = transport is not None and transport.get_write_buffer_size()
-        if self._phase is not Phase.ENDED or self._surplus or unsent:
+        if self._phase is not Phase.ENDED or self._surplus or self.unsent:
             return self.abort()
         self.receiver = None
         self.resume_reading()
@@ -159,6 +157,12 @@ class Connection(asyncio.Protocol):
             assert self.transport is not None
             self._reading_paused = False
             self.transport.resume_reading()
+
+    @property
+    def unsent(self) -> int:
+        """Bytes of the request that the backend has not taken yet."""
+        transport = self.transport
+        return 0 if transport is None else transport.get_write_buffer_size()
 
     @property
     def reading_paused(self) -> bool:

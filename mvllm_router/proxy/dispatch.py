@@ -1,73 +1,122 @@
-"""Finds the backend for a request, and lets it wait where a backend takes one at a time."""
+"""Finds the backend for a request, and lets it wait where backends take only so many."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mvllm_router.errors import ModelNotFound, NoBackend, Overloaded, RouterError
 from mvllm_router.policies import Policy
 from mvllm_router.pool import Backend, Lease, Pool
+from mvllm_router.proxy.queue import Queue, Ticket
 
-# Seconds after which a client may try again when no server is up.
+# Seconds after which a client may try again when no server is up, or none has room.
 RETRY_AFTER = 2
 # Model names listed in an error before it is cut short.
 _NAMED = 20
+# Requests that may wait for backends which take one at a time, where the file says nothing.
+_QUEUE_FOR_ONE = 1024
+
+Waiter = Ticket["asyncio.Future[Lease]"]
 
 
 @dataclass(frozen=True, slots=True)
-class Waiter:
-    """A request that waits for room, in the order of arrival."""
+class QueueRules:
+    """Whether backends are capped, how many requests may wait, and how long, in seconds."""
 
-    model: str | None
-    tried: Collection[Backend]
-    lease: asyncio.Future[Lease]
+    enforce_capacity: bool = False
+    max_queue: int = 0
+    timeout: float = 60.0
+
+    @property
+    def caps(self) -> bool:
+        """Whether no backend gets more than it can run at once."""
+        return self.enforce_capacity or self.max_queue > 0
+
+    @property
+    def limit(self) -> int:
+        """How many may wait; backends that take one at a time always have a queue."""
+        return self.max_queue if self.caps else _QUEUE_FOR_ONE
 
 
 class Dispatch:
-    """Chooses by the policy and hands places over in the order in which requests came."""
+    """Chooses by the policy and hands places over in the order in which requests came.
 
-    def __init__(self, pool: Pool, policy: Policy, *, max_waiting: int, queue_timeout: float):
-        """`max_waiting` requests may wait, each for at most `queue_timeout` seconds."""
+    Invariant: while somebody waits, no backend that could serve them has room. So who comes
+    later never overtakes, and nobody waits while there is a free place.
+    """
+
+    def __init__(self, pool: Pool, policy: Policy, rules: QueueRules):
         self.pool = pool
         self.policy = policy
-        self.max_waiting = max_waiting
-        self.queue_timeout = queue_timeout
-        self._waiters: OrderedDict[int, Waiter] = OrderedDict()
-        pool.on_release = lambda backend: self._hand_over()
-        pool.listeners.append(self._hand_over)
+        self.rules = rules
+        self._queue: Queue[asyncio.Future[Lease]] = Queue()
+        pool.on_release = self._on_release
+        pool.listeners.append(self.hand_over)
 
     @property
     def waiting(self) -> int:
-        return len(self._waiters)
+        return len(self._queue)
 
-    async def lease(self, model: str | None, tried: Collection[Backend]) -> Lease:
-        """Return a lease on the best backend for `model` that has not been tried.
+    async def lease(
+        self,
+        model: str | None,
+        tried: Collection[Backend] = (),
+        *,
+        again: Backend | None = None,
+    ) -> Lease:
+        """Return a lease on the best backend for `model`.
+
+        Args:
+            tried: backends that this request has been at, and must not go to once more.
+            again: the one to ask when there is no other, however it looks.
 
         Raises:
             ModelNotFound: no backend has the model.
             NoBackend: none that may have it is up.
             Overloaded: too many wait already, or no place came free in time.
         """
-        backend = self._choose(model, tried)
-        return self.pool.lease(backend) if backend else await self._wait(model, tried)
-
-    def another(self, model: str | None, tried: Collection[Backend]) -> bool:
-        """Tell whether some backend that has not been tried could be asked."""
-        return any(backend not in tried for backend in self.pool.candidates(model))
-
-    def _choose(self, model: str | None, tried: Collection[Backend]) -> Backend | None:
-        """Return a backend, or None when all that could be asked are full."""
-        candidates = self.pool.candidates(model)
-        if tried:
-            candidates = [backend for backend in candidates if backend not in tried]
+        if self._queue:  # time alone may have made a place, and others came before
+            self.hand_over()
+        candidates = self._candidates(model, tried)
+        if not candidates and again is not None and not (again.removed or again.draining):
+            candidates, tried = [again], ()
         if not candidates:
             raise self._nobody(model)
-        if self.pool.some_take_one:
+        backend = self._choose(candidates)
+        return self.pool.lease(backend) if backend else await self._wait(model, tried)
+
+    def another(self, model: str | None, tried: Collection[Backend], *, well: bool) -> bool:
+        """Tell whether some backend that has not been tried could be asked.
+
+        `well`: only one that is well counts, not a last resort.
+        """
+        if well:
+            return any(backend not in tried for backend in self.pool.candidates(model))
+        return bool(self._candidates(model, tried))
+
+    def _candidates(self, model: str | None, tried: Collection[Backend]) -> Sequence[Backend]:
+        """Return those to choose from: of the best sort that there is, less those tried."""
+        well = self.pool.candidates(model)
+        if tried:
+            well = [backend for backend in well if backend not in tried]
+        return well or self._least_bad(model, tried)
+
+    def _least_bad(self, model: str | None, tried: Collection[Backend]) -> Sequence[Backend]:
+        for backends in self.pool.last_resorts(model):
+            left = [backend for backend in backends if backend not in tried]
+            if left:
+                return left
+        return ()
+
+    def _choose(self, candidates: Sequence[Backend]) -> Backend | None:
+        """Return a backend, or None when all are full."""
+        if self.pool.some_are_capped:
             candidates = [backend for backend in candidates if backend.has_room]
-        return self.policy.choose(candidates, self.pool.monotonic()) if candidates else None
+            if not candidates:
+                return None
+        return self.policy.choose(candidates, self.pool.monotonic())
 
     def _nobody(self, model: str | None) -> ModelNotFound | NoBackend:
         there = self.pool.model_names()
@@ -82,54 +131,67 @@ class Dispatch:
     # --- waiting
 
     async def _wait(self, model: str | None, tried: Collection[Backend]) -> Lease:
-        if len(self._waiters) >= self.max_waiting:
+        if len(self._queue) >= self.rules.limit:
             raise Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
         waiter = Waiter(model, tried, asyncio.get_running_loop().create_future())
-        self._waiters[id(waiter)] = waiter
+        self._queue.join(waiter)
+        begun = self.pool.monotonic()
         try:
-            return await asyncio.wait_for(asyncio.shield(waiter.lease), self.queue_timeout)
+            return await asyncio.wait_for(asyncio.shield(waiter.tell), self.rules.timeout)
         except asyncio.TimeoutError:
-            _give_up(waiter)
-            raise Overloaded(
-                f"No server had room within {self.queue_timeout:g} s.", retry_after=RETRY_AFTER
-            ) from None
+            _give_up(waiter.tell)
+            raise self._too_late(model) from None
         except asyncio.CancelledError:
-            _give_up(waiter)
+            _give_up(waiter.tell)
             raise
         finally:
-            self._waiters.pop(id(waiter), None)
+            self._queue.leave(waiter)
+            self.pool.stats.queued.observe(self.pool.monotonic() - begun)
+
+    def _too_late(self, model: str | None) -> RouterError:
+        if not self._candidates(model, ()):
+            return self._nobody(model)
+        text = f"No server had room within {self.rules.timeout:g} s."
+        return Overloaded(text, retry_after=RETRY_AFTER)
 
     def stop(self, error: RouterError) -> None:
         """End all waiting with `error`."""
-        while self._waiters:
-            _, waiter = self._waiters.popitem(last=False)
-            if not waiter.lease.done():
-                waiter.lease.set_exception(error)
+        for waiter in self._queue.drain():
+            if not waiter.tell.done():
+                waiter.tell.set_exception(error)
 
-    def _hand_over(self) -> None:
-        """Give free places to those that wait, first come first served."""
-        if not self._waiters:
-            return
-        for key, waiter in list(self._waiters.items()):
-            try:
-                backend = self._choose(waiter.model, waiter.tried)
-            except (ModelNotFound, NoBackend) as error:
-                del self._waiters[key]
-                if not waiter.lease.done():
-                    waiter.lease.set_exception(error)
-                continue
-            if backend is not None:
-                del self._waiters[key]
-                if not waiter.lease.done():
-                    waiter.lease.set_result(self.pool.lease(backend))
+    def _on_release(self, backend: Backend) -> None:
+        if self._queue:
+            self.hand_over()
+
+    def hand_over(self) -> None:
+        """Give free places to those that wait.
+
+        Called when a place comes free, when the pool changes, and from time to time, since
+        rests and circuits end by themselves.
+        """
+        while any(self._serve(waiter) for waiter in self._queue.first_of_each_kind()):
+            pass
+
+    def _serve(self, waiter: Waiter) -> bool:
+        """Give `waiter` a place; return False if there is none for it."""
+        if waiter.tell.done():  # it gave up in this very moment
+            return self._queue.leave(waiter)
+        candidates = self._candidates(waiter.model, waiter.tried)
+        backend = self._choose(candidates) if candidates else None
+        if backend is None:
+            return False
+        self._queue.leave(waiter)
+        waiter.tell.set_result(self.pool.lease(backend))
+        return True
 
 
-def _give_up(waiter: Waiter) -> None:
+def _give_up(place: asyncio.Future[Lease]) -> None:
     """Give back a place that was handed over to a request that no longer wants it."""
-    if not waiter.lease.done():
-        waiter.lease.cancel()
-    elif not waiter.lease.cancelled() and waiter.lease.exception() is None:
-        waiter.lease.result().release()
+    if not place.done():
+        place.cancel()
+    elif not place.cancelled() and place.exception() is None:
+        place.result().release()
 
 
 def _short(model: str | None) -> str:

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from mvllm_router.errors import AttemptsFailed, RouterError, Silence
 from mvllm_router.pool import Backend
-from mvllm_router.proxy import sse
-from mvllm_router.proxy.answer import is_event_stream
+from mvllm_router.proxy import hidden, sse
+from mvllm_router.proxy.answer import is_event_stream, retry_after
+from mvllm_router.proxy.attempts import Trouble
 from mvllm_router.proxy.client import Client
 from mvllm_router.proxy.connection import Connection, Head
 from mvllm_router.proxy.failure import Failure
@@ -39,12 +40,16 @@ class Result(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The result and its reason: one of few, for metrics, with the details in words beside it."""
+    """The result and its reason: one of few, for metrics, with the details in words beside it.
+
+    `failure` is set when the connection was at fault, `trouble` when the answer was.
+    """
 
     result: Result
     reason: str = ""
-    failure: Failure | None = None  # when the connection was at fault
+    failure: Failure | None = None
     detail: str = ""
+    trouble: Trouble | None = None
 
     def describe(self) -> str:
         return f"{self.reason} ({self.detail})" if self.detail else self.reason
@@ -58,23 +63,36 @@ def failed(failure: Failure, detail: str = "") -> Outcome:
     return Outcome(Result.FAILED, failure.value, failure, detail)
 
 
+class Request(Protocol):
+    """What an exchange asks of the request that it serves."""
+
+    def may_move(self, trouble: Trouble, asked: float | None) -> bool:
+        """Tell whether another attempt will be made; `asked` is the server's retry-after."""
+
+    def commit(self) -> None:
+        """Learn that the answer begins to go out: there will be no other attempt."""
+
+
 class Exchange:
     """Receives from a connection, decides, and writes to a client. Used once."""
 
     __slots__ = (
-        "_another",
         "_arrived",
         "_cutter",
         "_end_is_marked",
         "_held",
+        "_hide_errors",
         "_own_lines",
-        "_passing",
+        "_request",
+        "_trouble",
+        "_unsent",
         "backend",
         "client",
         "connection",
         "done",
         "head",
         "last_byte",
+        "passing",
     )
 
     def __init__(
@@ -82,18 +100,20 @@ class Exchange:
         client: Client,
         backend: Backend,
         own_lines: bytes,
-        another: Callable[[], bool],
+        request: Request,
         *,
         arrived: float,
         end_is_marked: bool,
+        hide_errors: bool,
     ) -> None:
         """Prepare for an answer.
 
         Args:
             own_lines: the router's own headers for the client.
-            another: asks for another backend instead; True means that one will be asked.
+            request: decides whether there is another attempt.
             arrived: when the client's request came, in monotonic seconds.
             end_is_marked: the last event of a whole stream is known, as of chats.
+            hide_errors: the client is not told what a server says when it fails.
         """
         self.client = client
         self.backend = backend
@@ -101,12 +121,15 @@ class Exchange:
         self.done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.head: Head | None = None
         self.last_byte = time.monotonic()
+        self.passing = False  # something of the answer has gone out
         self._own_lines = own_lines
-        self._another = another
+        self._request = request
+        self._hide_errors = hide_errors
+        self._trouble: tuple[Trouble | None, str] = (None, "")  # of an answer passed on
+        self._unsent = 0  # bytes of the request that the backend had not taken at the last look
         self._arrived = arrived
         self._end_is_marked = end_is_marked
         self._held = b""
-        self._passing = False
         self._cutter: sse.EventCutter | None = None  # set for a stream of events
 
     # --- from the backend's connection
@@ -114,7 +137,7 @@ class Exchange:
     def received(self, head: Head | None, data: bytes, ended: bool) -> None:
         before, self.last_byte = self.last_byte, time.monotonic()
         self.backend.last_byte = self.last_byte
-        if self._passing:
+        if self.passing:
             if self._cutter is not None:
                 self.backend.stats.inter_token.observe(self.last_byte - before)
             return self._pass(b"", data, ended)
@@ -124,8 +147,8 @@ class Exchange:
 
     def lost(self, failure: Failure, detail: str) -> None:
         """End without a (whole) answer."""
-        if self._passing:
-            error = AttemptsFailed(f"{self.backend.name} was lost: {detail}")
+        if self.passing:
+            error = AttemptsFailed(f"The server was lost: {failure.value}")
             self._break_off(error, failure, detail)
         else:
             self._finish(failed(failure, detail))
@@ -135,16 +158,16 @@ class Exchange:
     def time_out(self, seconds: float) -> None:
         """End because the backend has been silent for `seconds`."""
         self._leave_connection(ended=False)
-        if self._passing:
-            error = Silence(f"{self.backend.name} was silent for {seconds:g} s")
+        if self.passing:
+            error = Silence(f"The server was silent for {seconds:g} s")
             self._break_off(error, Failure.SILENT, "")
         else:
-            self._finish(failed(Failure.SILENT))
+            self._finish(failed(Failure.SILENT, f"{seconds:g} s"))
 
     def stop(self, error: RouterError) -> None:
         """End because the router stops: the client is told, in whatever way is left."""
         self._leave_connection(ended=False)
-        if self._passing:
+        if self.passing:
             self.client.break_off(error)
             self._finish(Outcome(Result.BROKEN, "the router stopped"))  # not the backend's fault
         elif not self.done.done():
@@ -169,24 +192,48 @@ class Exchange:
         """Whether nothing is read from the backend because the client does not keep up."""
         return self.connection is not None and self.connection.reading_paused
 
+    def look_at_upload(self) -> None:
+        """Take it for a sign of life if the backend has taken more of the request meanwhile."""
+        unsent = self.connection.unsent if self.connection is not None else 0
+        if unsent != self._unsent:
+            self._unsent = unsent
+            self.last_byte = time.monotonic()
+
     # --- deciding and passing on
 
     def _begin(self, head: Head, data: bytes, ended: bool) -> None:
         is_stream = is_event_stream(head)
-        verdict, reason = judge(head.status, is_stream, data, ended, self._another)
+        verdict, trouble, reason = judge(head.status, is_stream, data, ended, self._may_move)
         if verdict is Verdict.HOLD:
             self._held = data
         elif verdict is Verdict.MOVE:
             self._leave_connection(ended)
-            self._finish(Outcome(Result.MOVED, reason))
+            self._finish(Outcome(Result.MOVED, reason, trouble=trouble))
         else:
-            if is_stream:
-                self._cutter = sse.EventCutter()
-                self.backend.stats.ttft.observe(self.last_byte - self._arrived)
-            begin = self.client.begin(head, self._own_lines, is_stream=is_stream)
-            self._passing = True
-            self._held = b""
-            self._pass(begin, data, ended)
+            self._trouble = trouble, reason
+            self._commit(head, data, ended, is_stream)
+
+    def _may_move(self, trouble: Trouble) -> bool:
+        return self._request.may_move(trouble, self.asked_to_wait)
+
+    @property
+    def asked_to_wait(self) -> float | None:
+        """Seconds for which the backend wants to be left alone, if its answer says so."""
+        return retry_after(self.head) if self.head is not None else None
+
+    def _commit(self, head: Head, data: bytes, ended: bool, is_stream: bool) -> None:
+        """Begin to pass the answer on; from here there is no way back."""
+        self._request.commit()
+        self.passing = True
+        self._held = b""
+        if self._hide_errors and head.status >= 500:
+            self._leave_connection(ended)
+            head, data, ended, is_stream = *hidden.answer(head), True, False
+        if is_stream:
+            self._cutter = sse.EventCutter()
+            self.backend.stats.ttft.observe(self.last_byte - self._arrived)
+        begin = self.client.begin(head, self._own_lines, is_stream=is_stream)
+        self._pass(begin, data, ended)
 
     def _pass(self, begin: bytes, data: bytes, ended: bool) -> None:
         if self._cutter is not None and (data or ended):
@@ -194,6 +241,8 @@ class Exchange:
             data = self._cutter.cut(data)
             if ended:
                 data += self._cutter.rest()
+            if self._hide_errors:
+                data = hidden.events(data)
         if ended and self._ends_too_early(data):
             self.client.write(begin, data, ended=False)
             self._leave_connection(ended)
@@ -201,7 +250,8 @@ class Exchange:
         self.client.write(begin, data, ended=ended)
         if ended:
             self._leave_connection(ended)
-            self._finish(ANSWERED)
+            trouble, reason = self._trouble
+            self._finish(Outcome(Result.ANSWERED, reason, trouble=trouble) if trouble else ANSWERED)
         return None
 
     def _ends_too_early(self, last: bytes) -> bool:

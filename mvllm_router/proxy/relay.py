@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from mvllm_router.auth import Caller
-from mvllm_router.errors import AttemptsFailed, NoBackend, Silence
-from mvllm_router.pool import Backend, Pool
+from mvllm_router.errors import AttemptsFailed, ModelNotFound, NoBackend, Silence
+from mvllm_router.pool import Backend, Lease, Pool
 from mvllm_router.proxy import sse
 from mvllm_router.proxy.ask import Ask, for_backend, read_ask
+from mvllm_router.proxy.attempts import Attempts, Trouble
 from mvllm_router.proxy.budget import RetryBudget
 from mvllm_router.proxy.connection import Connection
 from mvllm_router.proxy.connections import CannotConnect, Connections
@@ -26,18 +27,33 @@ from mvllm_router.proxy.routes import Route
 
 log = logging.getLogger(__name__)
 
-# Reasons to move on that say "busy", and not that anything is wrong with the server.
-_BUSY = ("429", "503", "429 in the first event", "503 in the first event")
-
 
 @dataclass(slots=True)
 class Limits:
     """What a request may take; reloads change it. Seconds, bytes, and attempts after the first."""
 
     connect_timeout: float = 5.0
+    first_byte_timeout: float = 300.0
     request_timeout: float = 300.0
     max_retries: int = 3
     max_body_size: int = 64 * 1024 * 1024
+    hide_errors: bool = False
+
+
+class Serving:
+    """One request while it is served: the ask, its attempts, and the decision between them."""
+
+    __slots__ = ("ask", "attempts")
+
+    def __init__(self, ask: Ask, attempts: Attempts) -> None:
+        self.ask = ask
+        self.attempts = attempts
+
+    def may_move(self, trouble: Trouble, asked: float | None) -> bool:
+        return self.attempts.may_go_on(trouble, asked)
+
+    def commit(self) -> None:
+        self.ask.release_body()
 
 
 class Relay:
@@ -72,16 +88,22 @@ class Relay:
                 patience=self.limits.request_timeout,
                 caller=caller,
             )
-            caller.admit(ask.model)
             try:
-                return await self._answer(ask)
+                return await self._admitted(ask)
             finally:
-                caller.release()
+                ask.release_body()
         except asyncio.CancelledError:
             stats.client_left[route.label] += 1
             raise
         finally:
             stats.in_flight -= 1
+
+    async def _admitted(self, ask: Ask) -> web.StreamResponse:
+        ask.caller.admit(ask.model)
+        try:
+            return await self._answer(ask)
+        finally:
+            ask.caller.release()
 
     async def _answer(self, ask: Ask) -> web.StreamResponse:
         self.budget.request()
@@ -97,65 +119,85 @@ class Relay:
     # --- attempts
 
     async def _attempts(self, ask: Ask) -> web.StreamResponse:
-        tried: list[Backend] = []
-        failures: list[str] = []
+        attempts = Attempts(ask.model, self.dispatch, self.budget, self.limits.max_retries)
+        serving = Serving(ask, attempts)
         while True:
-            lease = await self.dispatch.lease(ask.model, tried)
-            backend = lease.backend
+            lease = await self._lease(attempts)
             try:
                 ask.leave_if_gone()
-                tried.append(backend)
-                exchange, outcome = await self._attempt(ask, backend, tried)
+                attempts.begin(lease.backend)
+                exchange, outcome = await self._attempt(serving, lease.backend)
+                self._judge(lease, exchange, outcome)
             finally:
                 lease.release()
-            self._judge_backend(backend, exchange, outcome)
             if exchange is not None and outcome.result in (Result.ANSWERED, Result.BROKEN):
-                return self._finished(ask, exchange, outcome, len(tried))
-            failures.append(f"{backend.name}: {outcome.describe()}")
-            if outcome.failure is Failure.SILENT:
-                # It may still be at work: a slow answer is never run twice.
-                raise Silence(f"{backend.name} was silent for {self.limits.request_timeout:g} s.")
-            if outcome.result is Result.FAILED and not self._take_retry(ask.model, tried):
-                raise AttemptsFailed(f"Every attempt failed: {'; '.join(failures)}")
-            backend.stats.retries[outcome.reason] += 1
-            log.info("%s: %s, trying another server", backend.name, outcome.describe())
+                return self._finished(ask, exchange, outcome, attempts.count)
+            self._note_failure(attempts, ask, lease.backend, outcome)
+            if outcome.result is Result.FAILED:
+                self._go_on_or_raise(attempts, outcome)
+            lease.backend.stats.retries[outcome.reason] += 1
+            if attempts.pause:
+                await asyncio.sleep(attempts.pause)
 
-    def _take_retry(self, model: str | None, tried: list[Backend]) -> bool:
-        """Tell whether another backend is to be asked, and pay for that if so."""
-        if len(tried) > self.limits.max_retries or not self.dispatch.another(model, tried):
-            return False
-        return self.budget.take()
+    async def _lease(self, attempts: Attempts) -> Lease:
+        try:
+            return await self.dispatch.lease(attempts.model, attempts.tried, again=attempts.again)
+        except (NoBackend, ModelNotFound):
+            if attempts.failures:  # the others went while this one failed
+                raise _all_failed(attempts) from None
+            raise
 
-    async def _attempt(
-        self, ask: Ask, backend: Backend, tried: list[Backend]
-    ) -> tuple[Exchange | None, Outcome]:
+    def _go_on_or_raise(self, attempts: Attempts, outcome: Outcome) -> None:
+        """Return if there is to be another attempt after one without any answer."""
+        if outcome.failure is Failure.SILENT:
+            # It may still be at work: a slow answer is never run twice.
+            raise Silence(f"The server was silent for {outcome.detail}.")
+        late = outcome.failure is Failure.CONNECT_TIMEOUT
+        if not attempts.may_go_on(Trouble.LATE if late else Trouble.BROKEN):
+            raise _all_failed(attempts)
+
+    def _note_failure(
+        self, attempts: Attempts, ask: Ask, backend: Backend, outcome: Outcome
+    ) -> None:
+        attempts.failures.append(outcome.reason)
+        log.info(
+            "%s: attempt %d at %s failed: %s",
+            ask.request_id,
+            attempts.count,
+            backend.name,
+            outcome.describe(),
+        )
+
+    async def _attempt(self, serving: Serving, backend: Backend) -> tuple[Exchange | None, Outcome]:
         """Ask one backend; a pooled connection that died while idle is replaced unseen."""
         connections = self.connections(backend)
         connection = connections.idle()
         if connection is not None:
-            exchange = self._exchange(ask, backend, tried)
-            outcome = await self._run(ask, backend, connections, connection, exchange)
+            exchange = self._exchange(serving, backend)
+            outcome = await self._run(serving.ask, backend, connections, connection, exchange)
             if outcome.failure is not Failure.RESET or exchange.head is not None:
                 return exchange, outcome
         try:
             connection = await connections.open(self.limits.connect_timeout)
         except CannotConnect as error:
             return None, failed(error.failure, error.detail)
-        exchange = self._exchange(ask, backend, tried)
-        return exchange, await self._run(ask, backend, connections, connection, exchange)
+        exchange = self._exchange(serving, backend)
+        return exchange, await self._run(serving.ask, backend, connections, connection, exchange)
 
-    def _exchange(self, ask: Ask, backend: Backend, tried: list[Backend]) -> Exchange:
+    def _exchange(self, serving: Serving, backend: Backend) -> Exchange:
+        ask = serving.ask
         own_lines = (
             f"x-request-id: {ask.request_id}\r\nx-router-backend: {backend.name}\r\n"
-            f"x-router-attempts: {len(tried)}\r\n"
+            f"x-router-attempts: {serving.attempts.count}\r\n"
         )
         return Exchange(
             ask.client,
             backend,
-            own_lines.encode("latin-1"),
-            lambda: self._take_retry(ask.model, tried),
+            own_lines.encode("latin-1") + ask.cors_lines,
+            serving,
             arrived=ask.arrived,
             end_is_marked=ask.route.end_is_marked,
+            hide_errors=self.limits.hide_errors,
         )
 
     async def _run(
@@ -181,23 +223,26 @@ class Relay:
 
     # --- afterwards
 
-    def _judge_backend(self, backend: Backend, exchange: Exchange | None, outcome: Outcome) -> None:
-        """Hold against the backend what it failed; see `Health` for what comes of it."""
-        if outcome.failure is not None:
+    def _judge(self, lease: Lease, exchange: Exchange | None, outcome: Outcome) -> None:
+        """Tell the pool what the attempt showed of its backend."""
+        backend, pool = lease.backend, self.pool
+        if outcome.failure is Failure.REFUSED:
             backend.stats.failures[outcome.reason] += 1
-            refused = outcome.failure is Failure.REFUSED
-            self.pool.health(
-                backend, lambda health: health.request_failed(outcome.reason, refused=refused)
-            )
-        elif exchange is not None and exchange.head is not None:
-            status = exchange.head.status
-            moved = outcome.result is Result.MOVED
-            if outcome.reason in _BUSY or status == 503:
-                return
-            if moved or status >= 500:
-                self.pool.health(backend, lambda health: health.request_errored())
-            elif backend.health.failed_requests or backend.health.errors:
-                backend.health.request_succeeded()
+            pool.request_refused(backend)
+        elif outcome.failure is not None:
+            backend.stats.failures[outcome.reason] += 1
+            pool.request_failed(backend, outcome.reason, lease.began)
+        elif exchange is None or exchange.head is None:
+            return
+        elif outcome.trouble is Trouble.BUSY:
+            pool.is_busy(backend, exchange.asked_to_wait)
+        elif outcome.trouble is Trouble.LEAVING:
+            pool.is_leaving(backend, "it is shutting down")
+        elif outcome.trouble is not None or exchange.head.status >= 500:
+            reason = outcome.reason or f"status {exchange.head.status}"
+            pool.request_failed(backend, reason, lease.began)
+        else:
+            pool.request_succeeded(backend, lease.began)
 
     def _finished(
         self, ask: Ask, exchange: Exchange, outcome: Outcome, attempts: int
@@ -215,8 +260,9 @@ class Relay:
         self.pool.stats.finished(ask.route.label, head.status, seconds)
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
-                "%s %s %s -> %s %d %s in %.3f s, attempt %d",
+                "%s %s %s %s -> %s %d %s in %.3f s, attempt %d",
                 ask.request_id,
+                ask.address,
                 ask.method,
                 ask.route.path,
                 backend.name,
@@ -251,11 +297,14 @@ class Relay:
 
     def check_silence(self) -> None:
         """End each exchange whose backend has been silent for too long; close old connections."""
-        timeout = self.limits.request_timeout
-        oldest = time.monotonic() - timeout
-        for exchange in [e for e in self.active if e.last_byte < oldest]:
-            if not exchange.waits_for_client:
-                exchange.time_out(timeout)
+        now = time.monotonic()
+        for exchange in list(self.active):
+            limit = self.limits.request_timeout
+            if not exchange.passing:
+                exchange.look_at_upload()
+                limit = self.limits.first_byte_timeout or limit
+            if now - exchange.last_byte > limit and not exchange.waits_for_client:
+                exchange.time_out(limit)
         for connections in self._connections.values():
             connections.close_old()
 
@@ -270,3 +319,8 @@ class Relay:
         """Close all connections to backends."""
         for connections in self._connections.values():
             connections.close()
+
+
+def _all_failed(attempts: Attempts) -> AttemptsFailed:
+    reasons = ", ".join(attempts.failures)
+    return AttemptsFailed(f"Every attempt failed ({attempts.count}): {reasons}")

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
+from mvllm_router.proxy.attempts import Trouble
 from mvllm_router.proxy.sse import LONGEST_HELD, error_in_first_event, has_event
 
 # The server says that it is not able to take the request now, or something before it does.
-MOVES_ON = frozenset((429, 502, 503, 504))
-
-# vLLM says this with a 500 while it drains, and its /health stays good.
-_DRAINING = b"after shutdown"
+MOVES_ON = {
+    429: Trouble.BUSY,
+    502: Trouble.BROKEN,
+    503: Trouble.BUSY,
+    504: Trouble.LATE,
+}
+# vLLM says the first with a 500 while it drains, and its /health stays good; the second when
+# its engine has died. Any other 500 may have been caused by the request itself: moving it on
+# would let one bad request fell one server after the other.
+_SAID_WITH_500 = {
+    b"after shutdown": (Trouble.LEAVING, "draining"),
+    b"EngineCore encountered an issue": (Trouble.DIED, "engine died"),
+}
 
 
 class Verdict(Enum):
@@ -22,45 +32,56 @@ class Verdict(Enum):
     MOVE = "move"
 
 
+# The verdict; for what is wrong with the answer also which trouble and the reason, of which
+# there are few: they are labels of a metric. An answer with trouble is passed on if it must.
+Judgement = tuple[Verdict, "Trouble | None", str]
+
+_HOLD: Judgement = (Verdict.HOLD, None, "")
+_PASS: Judgement = (Verdict.PASS, None, "")
+
+
 def judge(
     status: int,
     is_event_stream: bool,
     data: bytes,
     ended: bool,
-    another: Callable[[], bool],
-) -> tuple[Verdict, str]:
-    """Return the verdict and, for MOVE, the reason.
+    may_move: Callable[[Trouble], bool],
+) -> Judgement:
+    """Return the verdict.
 
     Args:
         status: the HTTP status of the answer.
         is_event_stream: its content type is text/event-stream.
         data: all of its body so far.
         ended: that is the whole body.
-        another: asks for another server; it is called only when one is needed, at most once.
+        may_move: asks for another attempt; it is called only when one is needed, at most once.
     """
-    whole = ended or len(data) > LONGEST_HELD
     if status in MOVES_ON:
-        return (Verdict.MOVE, str(status)) if another() else (Verdict.PASS, "")
+        return _moved(MOVES_ON[status], str(status), may_move)
+    whole = ended or len(data) > LONGEST_HELD
     if status == 500:
-        if not whole:
-            return Verdict.HOLD, ""
-        if _DRAINING in data and another():
-            return Verdict.MOVE, "draining"
-    elif status == 200 and is_event_stream:
-        if not whole and not has_event(data):
-            return Verdict.HOLD, ""
-        error = error_in_first_event(data)
-        if error and _may_move(*error) and another():
-            return Verdict.MOVE, _why(*error)
-    return Verdict.PASS, ""
+        return _judge_500(data, may_move) if whole else _HOLD
+    if status == 200 and is_event_stream:
+        return _judge_first_event(data, may_move) if whole or has_event(data) else _HOLD
+    return _PASS
 
 
-def _may_move(code: int, text: bytes) -> bool:
-    # Any other 500 may have been caused by the request itself: moving it on would let one
-    # bad request fell one server after the other.
-    return code in MOVES_ON or _DRAINING in text
+def _judge_first_event(data: bytes, may_move: Callable[[Trouble], bool]) -> Judgement:
+    error = error_in_first_event(data)
+    if error is None:
+        return _PASS
+    code, text = error
+    if code in MOVES_ON:
+        return _moved(MOVES_ON[code], f"{code} in the first event", may_move)
+    return _judge_500(text, may_move)
 
 
-def _why(code: int, text: bytes) -> str:
-    # Reasons are labels of a metric: only as many as there are codes that move on, and one.
-    return "draining" if _DRAINING in text else f"{code} in the first event"
+def _judge_500(text: bytes, may_move: Callable[[Trouble], bool]) -> Judgement:
+    for mark, (trouble, reason) in _SAID_WITH_500.items():
+        if mark in text:
+            return _moved(trouble, reason, may_move)
+    return _PASS
+
+
+def _moved(trouble: Trouble, reason: str, may_move: Callable[[Trouble], bool]) -> Judgement:
+    return (Verdict.MOVE if may_move(trouble) else Verdict.PASS), trouble, reason

@@ -35,9 +35,9 @@ def add(bench: Bench, engine: SimEngine, name: str) -> Backend:
     return bench.pool.add(ServerSpec(url=engine.url, name=name))
 
 
-def eject(bench: Bench, backend: Backend) -> None:
-    for _ in range(bench.pool.rules.request_failures):
-        bench.pool.health(backend, lambda health: health.request_failed("reset"))
+def refuse(bench: Bench, backend: Backend) -> None:
+    """A request found nobody listening."""
+    bench.pool.request_refused(backend)
 
 
 def checks(engine: SimEngine) -> int:
@@ -108,14 +108,14 @@ async def test_a_dead_server_is_looked_for_more_often_than_a_live_one(
     await until(lambda: backend.is_up)
 
 
-async def test_a_server_that_fails_requests_is_checked_at_once_and_comes_back(
+async def test_a_server_that_refused_a_request_is_checked_at_once_and_comes_back(
     bench: Bench, watches: Watches, start_sim: StartSim
 ) -> None:
     engine = await start_sim()
     backend = add(bench, engine, "s0")
     await watches.follow(bench.settings)
     await watches.checked()
-    eject(bench, backend)
+    refuse(bench, backend)
     assert not backend.is_up
     await until(lambda: backend.is_up)
 
@@ -128,14 +128,27 @@ async def test_trouble_is_acted_on_once_however_much_else_changes(
     wakes: list[int] = []
     monkeypatch.setattr(watch, "wake", lambda: wakes.append(1))
     bench.pool.listeners.append(watch.notice)
-    eject(bench, watch.backend)
+    refuse(bench, watch.backend)
     assert len(wakes) == 1
     bench.pool.add(ServerSpec(url="http://other:1", name="other"))
     bench.pool.remove("other")
     assert len(wakes) == 1
     bench.pool.health(watch.backend, lambda health: health.trust_again("test"))
-    eject(bench, watch.backend)
+    refuse(bench, watch.backend)
     assert len(wakes) == 2
+
+
+async def test_a_circuit_that_opens_is_trouble_as_well(
+    bench: Bench, start_sim: StartSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = bench.watch(await start_sim())
+    await watch.check()
+    wakes: list[int] = []
+    monkeypatch.setattr(watch, "wake", lambda: wakes.append(1))
+    bench.pool.listeners.append(watch.notice)
+    bench.pool.is_leaving(watch.backend, "it is shutting down")
+    bench.pool.add(ServerSpec(url="http://other:1", name="other"))
+    assert len(wakes) == 1
 
 
 async def test_stop_ends_checks_that_are_under_way(
@@ -163,7 +176,7 @@ async def test_passive_servers_are_checked_once_and_trusted_again_later(
         await watch.checked()
         assert state(watch) == "up"
         engine.requests.clear()
-        eject(bench, watch.backend)
+        refuse(bench, watch.backend)
         assert state(watch) == "down"
         await until(lambda: watch.backend.is_up)
         assert watch.backend.health.reason.startswith("tried again after ")
@@ -177,7 +190,7 @@ async def test_passive_servers_are_not_trusted_before_their_time(start_sim: Star
         watch = bench.watch(engine)
         watch.start()
         await watch.checked()
-        eject(bench, watch.backend)
+        refuse(bench, watch.backend)
         watch._trust_after_a_while()
         assert not watch.backend.is_up
         await watch.stop()

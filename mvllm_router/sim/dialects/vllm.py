@@ -32,6 +32,8 @@ BUSY = (
     " Please try again later or on a different instance."
 )
 DRAINING = "cannot schedule new futures after shutdown"
+# What a request gets that failed in the engine and left it alive.
+FAILED = "Internal server error"
 DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
 _GENERATE: dict[str, Kind] = {
     "/v1/chat/completions": "chat",
@@ -189,7 +191,7 @@ class Vllm(Dialect):
         if fault is Fault.RATE_429:
             page = self.error(429, "Too many requests.", type=reason(429))
             return Page(429, page.body, extra=(("retry-after", "1"),))
-        message = DRAINING if fault is Fault.DRAINING_500 else DEAD
+        message = {Fault.DRAINING_500: DRAINING, Fault.ENGINE_DEATH: DEAD}.get(fault, FAILED)
         return self.error(500, message, type="InternalServerError")
 
     def fault_event(self, fault: Fault) -> str:

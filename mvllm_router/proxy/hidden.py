@@ -1,0 +1,33 @@
+"""What clients see in place of a server's own errors, where they are not to see those."""
+
+from __future__ import annotations
+
+import re
+
+from mvllm_router.errors import AttemptsFailed
+from mvllm_router.proxy.answer import header
+from mvllm_router.proxy.connection import Head
+
+_ERROR = AttemptsFailed("The server failed this request.")
+# An event that is an error and nothing else, as engines put it into a stream that has begun.
+_ERROR_EVENT = re.compile(rb'(?m)^data: ?\{ ?"(?:error|object": ?"error)".*$')
+
+
+def answer(head: Head) -> tuple[Head, bytes]:
+    """Return the head and the body that stand for an answer with a server error."""
+    body = _ERROR.body()
+    headers = [
+        (b"content-type", b"application/json; charset=utf-8"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    asked = header(head, b"retry-after")
+    if asked is not None:
+        headers.append((b"retry-after", asked))
+    return Head(head.status, head.reason, headers, head.keeps_alive, False), body
+
+
+def events(data: bytes) -> bytes:
+    """Return whole events with another text in those that are errors."""
+    if b'"error"' not in data:
+        return data
+    return _ERROR_EVENT.sub(lambda _: _ERROR.event().rstrip(b"\n"), data)
