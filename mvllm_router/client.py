@@ -4,24 +4,48 @@ from __future__ import annotations
 
 import http.client
 import json
-import urllib.error
+import ssl
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
+
+_MAX_ANSWER = 32 * 1024 * 1024  # bytes; a server takes 2000 of them
+_NOT_AUTHORISED = (401, 403)
+# Of OpenSSL: the certificate is another host's, or another address's.
+_OTHER_NAME = (62, 64)
 
 
 class Unreachable(Exception):
-    """No router answers at the address."""
+    """No router answers at the address. `hint` says what to do, "" where that is not known."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 class NotAuthorised(Exception):
     """The router wants another API key."""
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A router never redirects, and the key is for nobody else."""
+class Refused(Exception):
+    """The router answered that it does not do that, and why.
 
-    def redirect_request(self, *_: Any) -> None:
-        return None
+    `status` is that of HTTP, `document` its whole answer.
+    """
+
+    def __init__(self, message: str, status: int, document: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.status = status
+        self.document = document
+
+
+class _AsItIs(urllib.request.HTTPErrorProcessor):
+    """Gives back every answer. A redirect is not followed: the key is for nobody else."""
+
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
+        return response
+
+    https_response = http_response
 
 
 def get(url: str, path: str, api_key: str | None = None, timeout: float = 5.0) -> dict[str, Any]:
@@ -32,31 +56,65 @@ def get(url: str, path: str, api_key: str | None = None, timeout: float = 5.0) -
         NotAuthorised: the key is missing or wrong.
     """
     try:
-        document = json.loads(_read(_request(url, path, api_key), timeout))
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code in (401, 403):
-                wants = "does not take this API key" if api_key else "wants an API key"
-                raise NotAuthorised(f"{url} {wants}") from None
-            raise Unreachable(f"{url} answered {error.code}: is it a router?") from None
-    except (OSError, http.client.HTTPException) as error:
-        raise Unreachable(f"no router answers at {url}: {_reason(error)}") from None
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
+        return send("GET", url, path, key=api_key, timeout=timeout)
+    except Refused as error:
+        raise Unreachable(f"{url} answered {error.status}: is it a router?") from None
+    except NotAuthorised:
+        raise NotAuthorised(f"{url} {_wants(api_key)}") from None
+
+
+def send(
+    method: str,
+    url: str,
+    path: str,
+    body: Mapping[str, Any] | None = None,
+    key: str | None = None,
+    timeout: float = 30.0,
+) -> dict[str, Any]:
+    """Return the JSON object that the router at `url` answers to a request with a JSON body.
+
+    Raises:
+        Unreachable: nobody answers within `timeout` seconds, or something else does.
+        NotAuthorised: the key is missing or wrong, or does not allow it.
+        Refused: it was understood, and not done.
+    """
+    status, document = _ask(_request(method, url, path, body, key), url, timeout)
+    said = _said(document)
+    if status in _NOT_AUTHORISED:
+        raise NotAuthorised(f"{url} answers: {said}" if said else f"{url} {_wants(key)}")
+    if document is not None and said:
+        raise Refused(said, status, document)
+    if status != 200:
+        raise Unreachable(f"{url} answered {status}: is it a router?")
+    if document is None:
         raise Unreachable(f"{url} did not answer with JSON: is it a router?")
     return document
 
 
-def _request(url: str, path: str, api_key: str | None) -> urllib.request.Request:
+def _wants(key: str | None) -> str:
+    return "does not take this API key" if key else "wants an API key"
+
+
+def _said(document: Mapping[str, Any] | None) -> str:
+    """Return the message of an error in OpenAI's shape; empty for anything else."""
+    error = (document or {}).get("error")
+    message = error.get("message") if isinstance(error, dict) else None
+    return message if isinstance(message, str) else ""
+
+
+def _request(
+    method: str, url: str, path: str, body: Mapping[str, Any] | None, key: str | None
+) -> urllib.request.Request:
     address = (url if "://" in url else f"http://{url}").rstrip("/") + path
     headers = {}
-    if api_key:
+    if key:
         # http.client sends Latin-1; the router reads UTF-8.
-        key = api_key.strip().encode().decode("latin-1")
-        headers["Authorization"] = f"Bearer {key}"
+        headers["Authorization"] = f"Bearer {key.strip().encode().decode('latin-1')}"
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    data = None if body is None else json.dumps(body).encode()
     try:
-        request = urllib.request.Request(address, headers=headers)
+        request = urllib.request.Request(address, data, headers, method=method)
     except ValueError:
         raise Unreachable(f"{url} is no address of a router") from None
     if request.type not in ("http", "https"):
@@ -64,12 +122,28 @@ def _request(url: str, path: str, api_key: str | None) -> urllib.request.Request
     return request
 
 
-def _read(request: urllib.request.Request, timeout: float) -> bytes:
+def _ask(
+    request: urllib.request.Request, url: str, timeout: float
+) -> tuple[int, dict[str, Any] | None]:
+    """Return the status of an answer, and the JSON object in it if there is one."""
     # No proxy from the environment stands between an operator and the router.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
-    with opener.open(request, timeout=timeout) as response:
-        body: bytes = response.read()
-        return body
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _AsItIs)
+    try:
+        with opener.open(request, timeout=timeout) as response:
+            status: int = response.status
+            body: bytes = response.read(_MAX_ANSWER + 1)
+    except (OSError, http.client.HTTPException) as error:
+        message = f"no router answers at {url}: {_reason(error)}"
+        raise Unreachable(message, _hint(error, request.type)) from None
+    except ValueError:  # its text would show the key
+        raise Unreachable(f"{url}, or the key, has signs in it that cannot be sent") from None
+    if len(body) > _MAX_ANSWER:
+        raise Unreachable(f"{url} answered with more than {_MAX_ANSWER} bytes: is it a router?")
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
+    return status, document if isinstance(document, dict) else None
 
 
 def _reason(error: Exception) -> str:
@@ -79,4 +153,22 @@ def _reason(error: Exception) -> str:
         return "no answer in time"
     if isinstance(cause, ConnectionRefusedError):
         return "connection refused"
+    if isinstance(cause, ssl.SSLError):
+        from mvllm_router.tls import explain  # few need it, and it takes a while to load
+
+        return explain(cause)
     return getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+
+
+def _hint(error: Exception, scheme: str) -> str:
+    """Say what to do about an address that is right but for TLS."""
+    cause = getattr(error, "reason", error)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        if cause.verify_code in _OTHER_NAME:
+            return "name the router as its certificate does"
+        return "SSL_CERT_FILE=ca.pem in the environment trusts a CA of your own"
+    if isinstance(cause, ssl.SSLError):
+        return "does it speak http:// without TLS?"
+    if isinstance(cause, http.client.RemoteDisconnected) and scheme == "http":
+        return "does it speak https://?"
+    return ""

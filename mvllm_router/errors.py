@@ -3,14 +3,19 @@
     RouterError              500  internal_error
     ├─ BadRequest            400  the body is no JSON object
     ├─ Unauthorized          401  missing or wrong API key
+    ├─ Forbidden             403  the key does not allow it
+    ├─ ModelNotAllowed       403  the key may not use the model
     ├─ ModelNotFound         404  no server has the model
     ├─ NotFound              404  no such route
     ├─ MethodNotAllowed      405
-    ├─ SlowUpload            408  the body stopped coming
+    ├─ SlowUpload            408  the request stopped coming
     ├─ TooLarge              413  the body is over `max_body_size`
-    ├─ Overloaded            429  a limit or the queue is full (Retry-After)
+    ├─ HeadTooLarge          431  the head is longer than the router reads
+    ├─ Overloaded            429  the queue is full (Retry-After)
+    ├─ RateLimited           429  a limit of the key is reached (Retry-After)
     ├─ AttemptsFailed        502  every attempt failed
     ├─ NoBackend             503  no server is up for the model (Retry-After)
+    ├─ OutOfConnections      503  the system lets the router open no more (Retry-After)
     └─ Silence               504  a server said nothing for longer than `request_timeout`
 
 Each has the shape that OpenAI's API gives its own, so that clients show the message.
@@ -69,6 +74,18 @@ class Unauthorized(RouterError):
     code = "invalid_api_key"
 
 
+class Forbidden(RouterError):
+    status = 403
+    type = "permission_error"
+    code = "forbidden"
+
+
+class ModelNotAllowed(RouterError):
+    status = 403
+    type = "permission_error"
+    code = "model_not_allowed"
+
+
 class ModelNotFound(RouterError):
     status = 404
     type = "invalid_request_error"
@@ -99,10 +116,22 @@ class TooLarge(RouterError):
     code = "body_too_large"
 
 
+class HeadTooLarge(RouterError):
+    status = 431
+    type = "invalid_request_error"
+    code = "head_too_large"
+
+
 class Overloaded(RouterError):
     status = 429
     type = "overloaded_error"
     code = "overloaded"
+
+
+class RateLimited(RouterError):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
 
 
 class AttemptsFailed(RouterError):
@@ -115,6 +144,12 @@ class NoBackend(RouterError):
     status = 503
     type = "upstream_error"
     code = "no_server_available"
+
+
+class OutOfConnections(RouterError):
+    status = 503
+    type = "overloaded_error"
+    code = "out_of_connections"
 
 
 class Silence(RouterError):

@@ -9,27 +9,35 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from mvllm_router.api.admin import Reloaded
 from mvllm_router.api.app import App
 from mvllm_router.api.snapshot import About
 from mvllm_router.auth import Gate
-from mvllm_router.config import Config, ConfigError, Settings, changes
+from mvllm_router.config import Config, ConfigDiff, ConfigError, Settings, changes
+from mvllm_router.control.certificates import CertificateWatch
 from mvllm_router.control.prober import Prober
 from mvllm_router.control.reload import FileWatch
 from mvllm_router.control.watches import Watches
+from mvllm_router.files import most_connections, raise_limit
 from mvllm_router.policies import Policy
 from mvllm_router.policies import make as make_policy
-from mvllm_router.pool import HealthRules, Pool
-from mvllm_router.proxy.dispatch import Dispatch
+from mvllm_router.pool import CircuitRules, HealthRules, Pool
+from mvllm_router.proxy.dispatch import Dispatch, QueueRules
 from mvllm_router.proxy.front import Front
 from mvllm_router.proxy.relay import Limits, Relay
 from mvllm_router.tasks import cancel, repeat, spawn
+from mvllm_router.tls import Certificate, TlsError
 
 log = logging.getLogger(__name__)
 
 # Connections that the kernel holds for us while we are busy.
 _BACKLOG = 2048
+# Seconds that a client may take for the TLS handshake.
+_HANDSHAKE = 10.0
 # Seconds between looks for silent backends, at most.
 _SILENCE_TICK = 1.0
+# The same while requests wait: a backend that rested may have room for them by now.
+_QUEUE_TICK = 0.1
 # Seconds between looks at whether the last request has finished.
 _DRAIN_TICK = 0.05
 # So many of these are left for what is ended to tell its clients.
@@ -54,24 +62,24 @@ class Router:
         self.config = config
         self._reread = reread
         settings = config.settings
-        self.pool = Pool(_health_rules(settings))
-        self.dispatch = Dispatch(
-            self.pool,
-            make_policy(settings.policy),
-            max_waiting=settings.max_queue or 1024,
-            queue_timeout=settings.queue_timeout,
+        queue_rules = _queue_rules(settings)
+        self.pool = Pool(
+            _health_rules(settings), _circuit_rules(settings), enforce_capacity=queue_rules.caps
         )
+        self.dispatch = Dispatch(self.pool, make_policy(settings.policy), queue_rules)
         self.relay = Relay(self.pool, self.dispatch, _limits(settings))
         self.app = App(
             self.pool,
             self.relay,
-            Gate(settings.api_key),
+            Gate(config),
             settings,
             About("", settings.policy, str(config.path) if config.path else None, time.time()),
+            self.reload,
         )
         self.port = settings.port
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: asyncio.Server | None = None
+        self._certificate: Certificate | None = None
         self._reloading = asyncio.Lock()
         self._stop_asked = asyncio.Event()
         self._stop_now = asyncio.Event()
@@ -81,7 +89,8 @@ class Router:
         """The address to tell people: a wildcard address is not one to connect to."""
         host = self.config.settings.host
         shown = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
-        return f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}"
+        scheme = "https" if self.config.settings.tls_cert else "http"
+        return f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{self.port}"
 
     # --- starting
 
@@ -89,9 +98,12 @@ class Router:
         """Listen and start all background work; returns at once, also with dead servers.
 
         Raises:
-            CannotListen: the port is in use, or the address is not ours.
+            CannotListen: the port is in use, the address is not ours, or the certificate cannot
+                be used.
         """
-        self.front = Front(self.app.handle)
+        clients = most_connections(raise_limit())
+        self.front = Front(self.app.handle, self.pool.stats, clients)
+        self.front.adopt(self.config.settings)
         await self._listen()
         self.app.about = About(
             self.url, self.config.settings.policy, self.app.about.config_path, time.time()
@@ -102,55 +114,90 @@ class Router:
         self.watches = Watches(self.pool, self.prober, self.config.settings)
         await self.watches.follow(self.config.settings)
         self._tasks.append(spawn(repeat(self._watch_silence), "silence"))
+        self.certificates = CertificateWatch(
+            self._certificate, lambda: self.config.servers, self.reload, self.pool.events
+        )
+        self._tasks.append(spawn(repeat(self.certificates.look), "certificates"))
         if self.config.path is not None and self._reread is not None:
-            self.file_watch = FileWatch(self.config.path, self.reload)
-            self._tasks.append(spawn(self.file_watch.run(), "reload"))
-            await self.reload()  # the file may have changed since it was loaded
+            self.file_watch = FileWatch(self.config.path, self._follow_file)
+            self._tasks.append(spawn(self.file_watch.run(), "watch of the file"))
+            await self._follow_file()  # it may have changed since it was loaded
 
     async def _listen(self) -> None:
         settings = self.config.settings
         loop = asyncio.get_running_loop()
+        tls: dict[str, Any] = {}
         try:
+            if settings.tls_cert:
+                self._certificate = Certificate(settings.tls_cert, settings.tls_key)
+                tls = {"ssl": self._certificate.context, "ssl_handshake_timeout": _HANDSHAKE}
             self._listener = await loop.create_server(
-                self.front, settings.host or None, settings.port, backlog=_BACKLOG
+                self.front.protocol, settings.host or None, settings.port, backlog=_BACKLOG, **tls
             )
+        except TlsError as error:
+            raise CannotListen(f"cannot listen with TLS: {error}") from None
         except OSError as error:
             raise CannotListen(_why_not(settings, error)) from None
         self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _watch_silence(self) -> float:
-        limit = self.relay.limits.request_timeout
+        limits = self.relay.limits
         self.relay.check_silence()
-        self.front.close_stuck(limit)
-        return min(_SILENCE_TICK, limit / 4)
+        self.dispatch.hand_over()
+        header_timeout = self.config.settings.header_timeout
+        self.front.close_stuck(limits.request_timeout, header_timeout)
+        shortest = min(
+            limits.request_timeout, limits.first_byte_timeout or _SILENCE_TICK, header_timeout
+        )
+        return min(_QUEUE_TICK if self.dispatch.waiting else _SILENCE_TICK, shortest / 4)
 
     # --- reloading
 
-    async def reload(self) -> None:
-        """Read the configuration again and use it; a bad one is refused and changes nothing."""
-        assert self._reread is not None
+    async def reload(self) -> Reloaded:
+        """Read the configuration again and use it; a bad one is refused and changes nothing.
+
+        The file's watch, SIGHUP and the route all come here; an event tells how it went.
+        """
+        outcome: list[Reloaded] = []
+
+        async def work() -> None:
+            async with self._reloading:
+                outcome.append(await self._reload())
+
+        # As a task of its own: a client that asks for it and leaves must not end it half-way.
+        await asyncio.shield(spawn(work(), "reload"))
+        return outcome[0]
+
+    async def _reload(self) -> Reloaded:
+        if self._reread is None:
+            return Reloaded(refused="The router runs without a file: there is nothing to reload.")
         if self.app.draining:
-            return
+            return Reloaded(refused="The router is stopping.")
         try:
-            await self.apply(self._reread())
+            return Reloaded(await self._apply(self._reread()))
         except (ConfigError, ValueError) as error:
             self.pool.events.add(
                 "reload", "", f"the new configuration is refused:\n{error}", logging.ERROR
             )
+            problems = error.problems if isinstance(error, ConfigError) else ()
+            return Reloaded(refused=str(error), problems=problems)
 
-    async def apply(self, config: Config) -> None:
+    async def _follow_file(self) -> None:
+        await self.reload()
+
+    async def apply(self, config: Config) -> ConfigDiff:
         """Change to `config`: servers that stay keep their counts, health and connections.
 
         Raises:
             ValueError: its policy cannot be made; nothing has been changed.
         """
         async with self._reloading:
-            await self._apply(config)
+            return await self._apply(config)
 
-    async def _apply(self, config: Config) -> None:
+    async def _apply(self, config: Config) -> ConfigDiff:
         diff = changes(self.config, config)
         if not diff:
-            return
+            return diff
         policy = make_policy(config.settings.policy) if "policy" in diff.live else None
         # Nothing from here on can fail: half a configuration would be worse than an old one.
         specs = {spec.name: spec for spec in config.servers}
@@ -163,21 +210,25 @@ class Router:
             if name not in moved:
                 self.pool.update(specs[name])
         self._use(config.settings, policy)
+        self.app.gate.adopt(config)
         self.config = config
         await self.watches.follow(config.settings)
-        self.pool.events.add("reload", "", _summary(diff.live, diff.needs_restart, len(specs)))
+        live = (*diff.live, *(f"key {name}" for name in diff.keys))
+        self.pool.events.add("reload", "", _summary(live, diff.needs_restart, len(specs)))
+        return diff
 
     def _use(self, settings: Settings, policy: Policy | None) -> None:
-        self.pool.adopt(_health_rules(settings))
-        self.dispatch.max_waiting = settings.max_queue or 1024
-        self.dispatch.queue_timeout = settings.queue_timeout
+        self.dispatch.rules = rules = _queue_rules(settings)
+        self.pool.adopt(
+            _health_rules(settings), _circuit_rules(settings), enforce_capacity=rules.caps
+        )
         if policy is not None:
             self.dispatch.policy = policy
             about = self.app.about
             self.app.about = About(about.address, settings.policy, about.config_path, about.started)
         self.relay.limits = _limits(settings)
+        self.front.adopt(settings)
         self.relay.adopt(self.pool.backends)
-        self.app.gate = Gate(settings.api_key)
         self.app.settings = settings
         logging.getLogger("mvllm_router").setLevel(settings.log_level.upper())
 
@@ -195,10 +246,11 @@ class Router:
         await self.stop(self.config.settings.shutdown_timeout)
 
     def _on_hangup(self) -> None:
-        """SIGHUP reloads the file; without one it means what it always did."""
+        """SIGHUP reads the files again; without any it means what it always did."""
+        self.certificates.renew()
         if self._reread is not None:
-            spawn(self.reload(), "reload on SIGHUP")
-        else:
+            spawn(self._follow_file(), "reload on SIGHUP")
+        elif self._certificate is None:
             self.ask_to_stop()
 
     def ask_to_stop(self) -> None:
@@ -218,7 +270,8 @@ class Router:
         await self._settle()
         for task in self._tasks:
             await cancel(task)
-        await self.watches.stop()
+        async with self._reloading:  # one that has begun comes to its end
+            await self.watches.stop()
         await self.front.shutdown(0.1)
         self.relay.close()
         await self.prober.close()
@@ -294,16 +347,33 @@ def _health_rules(settings: Settings) -> HealthRules:
         min_success_rate=settings.health_check_min_success_rate,
         window=settings.health_check_window_size,
         max_response_time=settings.health_check_max_response_time,
-        request_failures=settings.failure_threshold,
+    )
+
+
+def _circuit_rules(settings: Settings) -> CircuitRules:
+    return CircuitRules(
+        threshold=settings.failure_threshold,
+        window=settings.failure_window,
+        longest_wait=settings.auto_recovery_threshold,
+    )
+
+
+def _queue_rules(settings: Settings) -> QueueRules:
+    return QueueRules(
+        enforce_capacity=settings.enforce_capacity,
+        max_queue=settings.max_queue,
+        timeout=settings.queue_timeout,
     )
 
 
 def _limits(settings: Settings) -> Limits:
     return Limits(
         connect_timeout=settings.connect_timeout,
+        first_byte_timeout=settings.first_byte_timeout,
         request_timeout=settings.request_timeout,
         max_retries=settings.max_retries,
         max_body_size=settings.max_body_size,
+        hide_errors=settings.hide_upstream_errors,
     )
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import hypothesis
 import pytest
-from support import Server, StartRouter, StartSim, config_of
+from support import Server, StartRouter, StartSim, config_of, until
 
 from mvllm_router.server import Router
 from mvllm_router.sim.engine import SimEngine
@@ -19,6 +21,16 @@ try:
     import uvloop
 except ImportError:  # Windows
     uvloop = None
+
+# Property tests draw the same examples each time, so that no change fails for another's fault.
+# MVLLM_HYPOTHESIS=thorough draws many more, and others each time.
+hypothesis.settings.register_profile(
+    "quick", derandomize=True, max_examples=60, stateful_step_count=40, deadline=None, database=None
+)
+hypothesis.settings.register_profile(
+    "thorough", max_examples=3000, stateful_step_count=100, deadline=None, database=None
+)
+hypothesis.settings.load_profile(os.environ.get("MVLLM_HYPOTHESIS", "quick"))
 
 HERE = Path(__file__).parent
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -58,6 +70,9 @@ async def start_router() -> AsyncIterator[StartRouter]:
         assert [b.in_flight for b in backends] == [0] * len(backends), "a lease was not released"
         assert not router.relay.active, "an exchange was left behind"
         assert router.dispatch.waiting == 0, "a request was left waiting"
+        assert router.front.bodies.bytes == 0, "a body was not given back"
+        stats = router.pool.stats
+        await until(lambda: stats.connections == 0)  # else one was not counted down
 
 
 @pytest.fixture

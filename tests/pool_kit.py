@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.pool import Backend, HealthRules, Pool, Sample
+from mvllm_router.pool.events import Events
 
 
 class Clock:
@@ -21,9 +23,22 @@ class Clock:
         self.now += seconds
 
 
-def new_pool(clock: Clock | None = None, **rules: Any) -> Pool:
-    """Return an empty pool; `rules` are fields of HealthRules."""
-    return Pool(HealthRules(**rules), monotonic=clock or Clock(), wall=lambda: 1_700_000_000.0)
+class QuietEvents(Events):
+    """Keeps no event and logs none: for tests with very many of them."""
+
+    def add(self, kind: str, backend: str, message: str, level: int = logging.INFO) -> None:
+        assert kind
+        assert message
+
+
+def new_pool(clock: Clock | None = None, *, enforce: bool = False, **rules: Any) -> Pool:
+    """Return an empty pool; `enforce` caps its servers, `rules` are fields of HealthRules."""
+    return Pool(
+        HealthRules(**rules),
+        enforce_capacity=enforce,
+        monotonic=clock or Clock(),
+        wall=lambda: 1_700_000_000.0,
+    )
 
 
 def spec(name: str, capacity: int | None = None, **more: Any) -> ServerSpec:
@@ -50,14 +65,20 @@ def add_up(
 def refuse(pool: Pool, backend: Backend) -> None:
     """Let a health check find nobody there."""
     pool.health(
-        backend, lambda health: health.check_failed(2.0, "connection refused", refused=True)
+        backend, lambda health: health.check_failed(2.0, "connection refused", hopeless=True)
     )
 
 
-def eject(pool: Pool, backend: Backend) -> None:
-    """Let requests take a backend out that health checks find well."""
-    for _ in range(pool.rules.request_failures):
-        pool.health(backend, lambda health: health.request_failed("connection reset"))
+def fail_checks(pool: Pool, backend: Backend) -> None:
+    """Let health checks take a backend out at whose address somebody still answers."""
+    for _ in range(pool.rules.consecutive_failures):
+        pool.health(backend, lambda health: health.check_failed(2.0, "status 500"))
+
+
+def open_circuit(pool: Pool, backend: Backend) -> None:
+    """Let requests show that a backend is of no use which health checks find well."""
+    for _ in range(pool.circuit_rules.threshold):
+        pool.request_failed(backend, "connection reset", pool.monotonic())
 
 
 def scraped(pool: Pool, backend: Backend, running: float, waiting: float = 0.0) -> None:

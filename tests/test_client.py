@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 
-from mvllm_router.client import NotAuthorised, Unreachable, get
+from mvllm_router import client
+from mvllm_router.client import NotAuthorised, Refused, Unreachable, get, send
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers as the server's `page` says, and keeps the headers that came."""
+    """Answers as the server's `page` says, and keeps what came."""
 
     def do_GET(self) -> None:
         server: Any = self.server
         server.seen.append((self.path, dict(self.headers)))
+        length = int(self.headers.get("Content-Length") or 0)
+        server.bodies.append((self.command, self.rfile.read(length)))
         status, headers, body = server.page
         self.send_response(status)
         for name, value in headers.items():
@@ -28,6 +31,8 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
+    do_POST = do_PATCH = do_GET
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
 
@@ -35,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(status: int = 200, body: bytes = b"{}", **headers: str) -> Iterator[Any]:
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.page, server.seen = (status, headers, body), []
+    server.page, server.seen, server.bodies = (status, headers, body), [], []
     server.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -143,3 +148,88 @@ def test_silence_is_unreachable() -> None:
 def test_what_is_no_address_is_unreachable_and_nothing_else(url: str) -> None:
     with pytest.raises(Unreachable):
         get(url, "/")
+
+
+@pytest.mark.parametrize("url", ["http://" + "a" * 64 + ".example", "http://x\ny"])
+def test_an_address_that_cannot_be_sent_is_unreachable(url: str) -> None:
+    with pytest.raises(Unreachable):
+        get(url, "/")
+
+
+def test_a_key_that_cannot_be_sent_is_said_without_showing_it() -> None:
+    with serving() as server:
+        with pytest.raises(Unreachable, match="signs in it that cannot be sent") as caught:
+            get(server.url, "/", "sec\nret")
+        assert "ret" not in str(caught.value)
+
+
+def test_an_answer_that_does_not_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "_MAX_ANSWER", 100)
+    with serving(body=b'{"a": "' + b"x" * 100 + b'"}') as server:
+        with pytest.raises(Unreachable, match="more than 100 bytes"):
+            get(server.url, "/")
+        server.page = (200, {}, b'{"a": "' + b"x" * 91 + b'"}')
+        assert len(get(server.url, "/")["a"]) == 91
+
+
+def test_an_answer_too_deep_to_be_read_is_no_router() -> None:
+    with serving(body=b"[" * 100_000) as server, pytest.raises(Unreachable, match="with JSON"):
+        get(server.url, "/")
+
+
+# --- changes
+
+ERROR = b'{"error": {"message": "There is no server `x`.", "type": "t", "param": null, "code": 1}}'
+
+
+def test_what_is_sent_is_json_with_its_type_and_the_key() -> None:
+    with serving(body=b'{"a": 1}') as server:
+        answer = send("PATCH", server.url, "/router/backends/x", {"state": "drain"}, key="secret")
+        assert answer == {"a": 1}
+        ((path, headers),) = server.seen
+        assert path == "/router/backends/x"
+        assert headers["Content-Type"] == "application/json"
+        assert headers["Authorization"] == "Bearer secret"
+        assert server.bodies == [("PATCH", b'{"state": "drain"}')]
+
+
+def test_an_empty_object_is_sent_and_nothing_is_not() -> None:
+    with serving() as server:
+        send("POST", server.url, "/", {})
+        send("GET", server.url, "/")
+        assert server.bodies == [("POST", b"{}"), ("GET", b"")]
+        assert "Content-Type" not in server.seen[1][1]
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 500, 503])
+def test_what_the_router_refuses_comes_with_its_words_and_its_whole_answer(status: int) -> None:
+    with serving(status, ERROR) as server:
+        with pytest.raises(Refused, match=r"^There is no server `x`\.$") as caught:
+            send("PATCH", server.url, "/", {})
+        assert caught.value.status == status
+        assert caught.value.document["error"]["code"] == 1
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_who_may_not_change_the_router_is_told_why(status: int) -> None:
+    with serving(status, ERROR) as server:
+        with pytest.raises(NotAuthorised, match=r"answers: There is no server `x`\.$"):
+            send("PATCH", server.url, "/", {}, key="secret")
+        with pytest.raises(NotAuthorised, match=r"does not take this API key$"):
+            get(server.url, "/", "secret")
+    with serving(status) as server, pytest.raises(NotAuthorised, match="wants an API key"):
+        send("PATCH", server.url, "/", {})
+
+
+@pytest.mark.parametrize("body", [b"", b'{"detail": "Not Found"}', b'{"error": "no"}'])
+def test_an_error_of_another_kind_of_server_is_no_refusal(body: bytes) -> None:
+    with serving(404, body) as server, pytest.raises(Unreachable, match="answered 404"):
+        send("PATCH", server.url, "/", {})
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_change_does_not_follow_a_redirect(status: int) -> None:
+    with serving() as other, serving(status, Location=other.url) as server:
+        with pytest.raises(Unreachable, match=f"answered {status}"):
+            send("PATCH", server.url, "/", {"state": "drain"}, key="secret")
+        assert other.seen == []

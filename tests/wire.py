@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 
@@ -39,18 +41,22 @@ def answer(body: bytes, head: bytes = OK, *lines: bytes) -> bytes:
 class Scripted:
     """A server that answers requests for /v1/... by `act`, and health checks by itself.
 
-    It looks like an unknown OpenAI server that lists the model `tiny`.
+    It looks like an unknown OpenAI server that lists the model `tiny`. With `tls` it speaks https.
     """
 
     act: Act
+    tls: ssl.SSLContext | None = None
     models: bytes = b'{"object":"list","data":[{"id":"tiny","object":"model"}]}'
     seen: list[Seen] = field(default_factory=list)
     connections: int = 0
     url: str = ""
 
     async def __aenter__(self) -> Scripted:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**26)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", 0, limit=2**26, ssl=self.tls
+        )
+        scheme = "https" if self.tls else "http"
+        self.url = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         self._writers: set[asyncio.StreamWriter] = set()
         return self
 
@@ -108,7 +114,9 @@ class RawClient:
         self.writer = writer
 
     @classmethod
-    async def connect(cls, url: str, *, receive_buffer: int = 0) -> RawClient:
+    async def connect(
+        cls, url: str, *, receive_buffer: int = 0, tls: ssl.SSLContext | None = None
+    ) -> RawClient:
         """Connect; `receive_buffer` bounds what the kernel takes for a client that reads slowly."""
         import socket
 
@@ -119,7 +127,8 @@ class RawClient:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(sock, (parts.hostname, parts.port))
-        return cls(*await asyncio.open_connection(sock=sock, limit=2**16))
+        name = {"server_hostname": parts.hostname} if tls else {}
+        return cls(*await asyncio.open_connection(sock=sock, limit=2**16, ssl=tls, **name))
 
     def send(self, data: bytes) -> None:
         self.writer.write(data)
@@ -165,7 +174,7 @@ class RawClient:
 class Client:
     """`async with Client(url) as client:` gives a `RawClient`."""
 
-    def __init__(self, url: str, **options: int) -> None:
+    def __init__(self, url: str, **options: Any) -> None:
         self._url = url
         self._options = options
 

@@ -2,58 +2,68 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from mvllm_router import __version__
+from mvllm_router.api.admin import Admin, Reload
 from mvllm_router.api.health import health_document, server_models_document
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.metrics import CONTENT_TYPE, metrics_text, registry
 from mvllm_router.api.models import model_document, models_document
+from mvllm_router.api.own import Asked, Own, OwnRoutes, WrongMethod, json_response, showing
 from mvllm_router.api.snapshot import About, snapshot_document
-from mvllm_router.auth import Gate
+from mvllm_router.auth import ANYBODY, Caller, Gate
 from mvllm_router.config import Settings
-from mvllm_router.errors import MethodNotAllowed, NoBackend, NotFound, RouterError
+from mvllm_router.errors import NoBackend, NotFound, RouterError
 from mvllm_router.pool import Pool
 from mvllm_router.proxy.ask import new_request_id
-from mvllm_router.proxy.front import error_response
+from mvllm_router.proxy.front import client_address, error_response
 from mvllm_router.proxy.headers import usable_request_id
 from mvllm_router.proxy.relay import Relay
 from mvllm_router.proxy.routes import relayed
 
 log = logging.getLogger(__name__)
 
-_MODEL = "/v1/models/"
-
 
 class App:
-    """Answers clients. A reload replaces `gate`, `settings` and `about`."""
+    """Answers clients. A reload replaces `settings` and `about`."""
 
     def __init__(
-        self, pool: Pool, relay: Relay, gate: Gate, settings: Settings, about: About
+        self,
+        pool: Pool,
+        relay: Relay,
+        gate: Gate,
+        settings: Settings,
+        about: About,
+        reload: Reload,
     ) -> None:
+        """Make the routes; `reload` reads the configuration again for the one that asks for it."""
         self.pool = pool
         self.relay = relay
         self.gate = gate
         self.settings = settings
         self.about = about
         self.draining = False
-        self._registry = registry(self.pool)
-        # What answers each path; only /health asks whether the client may know all.
-        self._own: dict[str, Callable[[bool], web.StreamResponse]] = {
-            "/": lambda _: self._root(),
-            "/health": self._health,
-            "/ready": lambda _: self._ready(),
-            "/load-stats": lambda _: _json(load_stats_document(self.pool)),
-            "/server-models": lambda _: _json(server_models_document(self.pool)),
-            "/metrics": lambda _: self._metrics(),
-            "/v1/models": lambda _: _json(models_document(self.pool)),
-            "/router/snapshot": lambda _: self._snapshot(),
+        self.own = OwnRoutes(self._table(Admin(pool, reload)))
+        self._registry = registry(self.pool, gate)
+
+    def _table(self, admin: Admin) -> dict[str, Own]:
+        return {
+            "/": showing(self._root),
+            "/health": Own(self._health),
+            "/ready": Own(self._ready),
+            "/load-stats": showing(lambda: load_stats_document(self.pool)),
+            "/server-models": showing(lambda: server_models_document(self.pool)),
+            "/metrics": Own(self._metrics),
+            "/v1/models": Own(self._models),
+            "/v1/models/{id}": Own(self._model),
+            "/router/snapshot": showing(self._snapshot),
+            "/router/backends/{name}": Own(admin.show, {"PATCH": admin.change}),
+            "/router/reload": Own(writes={"POST": admin.reload}),
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -62,10 +72,10 @@ class App:
         request_id = usable_request_id(request.headers.get("x-request-id")) or new_request_id()
         begun = time.monotonic()
         try:
-            caller = self.gate.check(path, request.headers)
-            own = self._own_answer(request.method, path, may_know_all=caller is not None)
+            own = self.own.find(path)
             if own is not None:
-                return _marked(own, request_id)
+                return _marked(await self._own_answer(request, path, *own), request_id)
+            caller = self.gate.check(path, request.headers)
             route = relayed(path)
             if route is None:
                 raise NotFound(f"There is no route {request.method} {path[:200]}.")
@@ -77,48 +87,60 @@ class App:
             self.pool.stats.finished(known.label if known else "other", error.status, seconds)
             log.log(
                 logging.DEBUG if error.status < 500 else logging.WARNING,
-                "%s %s %s -> %d %s",
+                "%s %s %s %s -> %d %s",
                 request_id,
+                client_address(request),
                 request.method,
                 path[:200],
                 error.status,
                 error.message,
             )
-            return _marked(error_response(error), request_id)
+            response = error_response(error)
+            if isinstance(error, WrongMethod):
+                response.headers["allow"] = error.allow
+            return _marked(response, request_id)
 
-    def _own_answer(
-        self, method: str, path: str, *, may_know_all: bool
-    ) -> web.StreamResponse | None:
-        own = self._own.get(path)
-        name = path[len(_MODEL) :] if own is None and path.startswith(_MODEL) else ""
-        if own is None and not name:
-            return None
-        if method not in ("GET", "HEAD"):
-            raise MethodNotAllowed(f"{path[:200]} takes GET, not {method}.")
-        return own(may_know_all) if own else _json(model_document(self.pool, unquote(name)))
+    async def _own_answer(
+        self, request: web.BaseRequest, path: str, route: Own, name: str
+    ) -> web.StreamResponse:
+        caller: Caller | None = ANYBODY
+        if request.method in route.writes:
+            self.gate.check_admin(request.headers)
+        else:
+            caller = self.gate.check(path, request.headers)
+        handler = route.handler(request.method, path)
+        return await handler(Asked(request, name, caller))
 
-    def _health(self, may_know_all: bool) -> web.Response:
-        return _json(health_document(self.pool, self.settings, detailed=may_know_all))
+    async def _health(self, asked: Asked) -> web.Response:
+        detailed = asked.caller is not None
+        return json_response(health_document(self.pool, self.settings, detailed=detailed))
 
-    def _root(self) -> web.Response:
+    def _root(self) -> dict[str, str]:
         status = "draining" if self.draining else "running"
-        return _json({"service": "mvllm-router", "version": __version__, "status": status})
+        return {"service": "mvllm-router", "version": __version__, "status": status}
 
-    def _ready(self) -> web.Response:
+    async def _ready(self, asked: Asked) -> web.Response:
         ready = not self.draining and bool(self.pool.candidates(None))
         if ready:
-            return _json({"status": "ready"})
+            return json_response({"status": "ready"})
         why = "The router is stopping." if self.draining else "No server can take a request."
         return error_response(NoBackend(why, retry_after=2))
 
-    def _metrics(self) -> web.Response:
+    async def _metrics(self, asked: Asked) -> web.Response:
         return web.Response(
             body=metrics_text(self._registry), headers={"Content-Type": CONTENT_TYPE}
         )
 
-    def _snapshot(self) -> web.Response:
+    async def _models(self, asked: Asked) -> web.Response:
+        return json_response(models_document(self.pool, asked.caller or ANYBODY))
+
+    async def _model(self, asked: Asked) -> web.Response:
+        return json_response(model_document(self.pool, asked.name, asked.caller or ANYBODY))
+
+    def _snapshot(self) -> dict[str, object]:
         waiting = self.relay.dispatch.waiting
-        return _json(snapshot_document(self.pool, self.about, waiting, self.draining))
+        keys = self.gate.holders
+        return snapshot_document(self.pool, self.about, waiting, self.draining, keys)
 
 
 def _path(target: str) -> str:
@@ -126,14 +148,6 @@ def _path(target: str) -> str:
     if not target.startswith("/"):
         target = urlsplit(target).path or "/"
     return target.partition("?")[0]
-
-
-def _json(document: object) -> web.Response:
-    return web.Response(
-        body=json.dumps(document, ensure_ascii=False).encode(),
-        content_type="application/json",
-        charset="utf-8",
-    )
 
 
 def _marked(response: web.StreamResponse, request_id: str) -> web.StreamResponse:

@@ -18,7 +18,8 @@ def load_stats_document(pool: Pool) -> dict[str, object]:
     capacity = sum(load.capacity for load in loads)
     return {
         "servers": [
-            _server(pool, backend, load, now) for backend, load in zip(backends, loads, strict=True)
+            server_stats(pool, backend, load, now)
+            for backend, load in zip(backends, loads, strict=True)
         ],
         "summary": {
             "total_servers": len(backends),
@@ -30,7 +31,8 @@ def load_stats_document(pool: Pool) -> dict[str, object]:
     }
 
 
-def _server(pool: Pool, backend: Backend, load: Load, now: float) -> dict[str, object]:
+def server_stats(pool: Pool, backend: Backend, load: Load, now: float) -> dict[str, object]:
+    """Return the entry of one server, with its `load` at `now` (monotonic seconds)."""
     current = load.running + load.waiting
     scrape = backend.scrape
     seen_at = pool.wall() - (now - scrape.at) if scrape else backend.health.last_check

@@ -24,6 +24,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from mvllm_router import __version__
+from mvllm_router.auth import Gate
 from mvllm_router.histogram import Histogram
 from mvllm_router.pool import Backend, Pool
 
@@ -34,6 +35,14 @@ Row = tuple[tuple[str, ...], Value]  # label values and the value
 
 
 @dataclass(frozen=True, slots=True)
+class Sources:
+    """What metrics are read from, when somebody asks for them."""
+
+    pool: Pool
+    gate: Gate
+
+
+@dataclass(frozen=True, slots=True)
 class MetricRow:
     """One metric: its kind, name, help, label names, and where its values come from."""
 
@@ -41,34 +50,34 @@ class MetricRow:
     name: str
     help: str
     labels: tuple[str, ...]
-    rows: Callable[[Pool], Iterable[Row]]
+    rows: Callable[[Sources], Iterable[Row]]
 
 
-def _each(value: Callable[[Backend, Pool], Value | None]) -> Callable[[Pool], Iterator[Row]]:
+def _each(value: Callable[[Backend, Pool], Value | None]) -> Callable[[Sources], Iterator[Row]]:
     """Make rows with one value per backend, leaving out those that have none."""
 
-    def rows(pool: Pool) -> Iterator[Row]:
-        for backend in pool.backends.values():
-            found = value(backend, pool)
+    def rows(sources: Sources) -> Iterator[Row]:
+        for backend in sources.pool.backends.values():
+            found = value(backend, sources.pool)
             if found is not None:
                 yield (backend.name,), found
 
     return rows
 
 
-def _counts(pick: Callable[[Backend], dict[str, int]]) -> Callable[[Pool], Iterator[Row]]:
+def _counts(pick: Callable[[Backend], dict[str, int]]) -> Callable[[Sources], Iterator[Row]]:
     """Make rows with one value per backend and key of one of its counters."""
 
-    def rows(pool: Pool) -> Iterator[Row]:
-        for backend in pool.backends.values():
+    def rows(sources: Sources) -> Iterator[Row]:
+        for backend in sources.pool.backends.values():
             for key, count in pick(backend).items():
                 yield (backend.name, key), count
 
     return rows
 
 
-def _tokens(pool: Pool) -> Iterator[Row]:
-    for backend in pool.backends.values():
+def _tokens(sources: Sources) -> Iterator[Row]:
+    for backend in sources.pool.backends.values():
         yield (backend.name, "prompt"), backend.stats.prompt_tokens
         yield (backend.name, "completion"), backend.stats.completion_tokens
 
@@ -81,13 +90,25 @@ def _scrape_age(backend: Backend, pool: Pool) -> float | None:
     return pool.monotonic() - backend.scrape.at if backend.scrape else None
 
 
-def _by_route(pool: Pool) -> Iterator[Row]:
-    for (route, status), count in pool.stats.requests.items():
+def _by_route(sources: Sources) -> Iterator[Row]:
+    for (route, status), count in sources.pool.stats.requests.items():
         yield (route, str(status)), count
 
 
-def _build(pool: Pool) -> Iterator[Row]:
+def _build(sources: Sources) -> Iterator[Row]:
     yield (__version__,), 1.0
+
+
+def _refusals(sources: Sources) -> Iterator[Row]:
+    for holder in sources.gate.holders:
+        for reason, count in holder.refused.items():
+            yield (holder.name, reason), count
+
+
+def _key_tokens(sources: Sources) -> Iterator[Row]:
+    for holder in sources.gate.holders:
+        yield (holder.name, "prompt"), holder.prompt_tokens
+        yield (holder.name, "completion"), holder.completion_tokens
 
 
 METRICS: tuple[MetricRow, ...] = (
@@ -106,21 +127,35 @@ METRICS: tuple[MetricRow, ...] = (
         "router_request_duration_seconds",
         "Seconds from a request's arrival to the last byte of its answer.",
         ("route",),
-        lambda pool: [((route,), h) for route, h in pool.stats.duration.items()],
+        lambda sources: [((route,), h) for route, h in sources.pool.stats.duration.items()],
     ),
     MetricRow(
         "counter",
         "router_client_left",
         "Requests whose client left before the end of the answer.",
         ("route",),
-        lambda pool: [((route,), n) for route, n in pool.stats.client_left.items()],
+        lambda sources: [((route,), n) for route, n in sources.pool.stats.client_left.items()],
     ),
     MetricRow(
         "gauge",
         "router_in_flight",
         "Requests being relayed or waiting for a server.",
         (),
-        lambda pool: [((), pool.stats.in_flight)],
+        lambda sources: [((), sources.pool.stats.in_flight)],
+    ),
+    MetricRow(
+        "gauge",
+        "router_connections",
+        "Clients that are connected.",
+        (),
+        lambda sources: [((), sources.pool.stats.connections)],
+    ),
+    MetricRow(
+        "counter",
+        "router_connections_refused",
+        "Connections of clients that were refused because there were too many.",
+        (),
+        lambda sources: [((), sources.pool.stats.refused)],
     ),
     MetricRow(
         "counter",
@@ -234,27 +269,55 @@ METRICS: tuple[MetricRow, ...] = (
         ("backend",),
         _each(_scrape_age),
     ),
+    MetricRow(
+        "counter",
+        "router_key_requests",
+        "Requests that were let in with a client's key.",
+        ("key",),
+        lambda sources: [((one.name,), one.requests) for one in sources.gate.holders],
+    ),
+    MetricRow(
+        "counter",
+        "router_key_refused",
+        "Requests that a limit of the key forbade, by reason.",
+        ("key", "reason"),
+        _refusals,
+    ),
+    MetricRow(
+        "counter",
+        "router_key_tokens",
+        "Tokens by kind that a key's requests cost, as the usage figures in the answers say.",
+        ("key", "kind"),
+        _key_tokens,
+    ),
+    MetricRow(
+        "gauge",
+        "router_key_in_flight",
+        "Requests of the key that were let in and are not finished.",
+        ("key",),
+        lambda sources: [((one.name,), one.in_flight) for one in sources.gate.holders],
+    ),
 )
 
 
-class PoolCollector(Collector):
-    """Reads the pool when Prometheus asks."""
+class LiveCollector(Collector):
+    """Reads the pool and the gate when Prometheus asks."""
 
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
 
     def describe(self) -> Iterable[Metric]:
         return []  # so that registering reads nothing
 
     def collect(self) -> Iterator[Metric]:
         for row in METRICS:
-            yield _family(row, self._pool)
+            yield _family(row, self._sources)
 
 
-def registry(pool: Pool) -> CollectorRegistry:
+def registry(pool: Pool, gate: Gate) -> CollectorRegistry:
     """Return a registry with the router's metrics and those of its process."""
     made = CollectorRegistry(auto_describe=False)
-    made.register(PoolCollector(pool))
+    made.register(LiveCollector(Sources(pool, gate)))
     ProcessCollector(registry=made)
     PlatformCollector(registry=made)
     return made
@@ -264,16 +327,16 @@ def metrics_text(made: CollectorRegistry) -> bytes:
     return generate_latest(made)
 
 
-def _family(row: MetricRow, pool: Pool) -> Metric:
+def _family(row: MetricRow, sources: Sources) -> Metric:
     if row.kind == "histogram":
         histograms = HistogramMetricFamily(row.name, row.help, labels=row.labels)
-        for labels, value in row.rows(pool):
+        for labels, value in row.rows(sources):
             assert isinstance(value, Histogram)
             histograms.add_metric(labels, buckets=value.cumulative(), sum_value=value.total)
         return histograms
     make = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
     family = make(row.name, row.help, labels=row.labels)
-    for labels, value in row.rows(pool):
+    for labels, value in row.rows(sources):
         assert not isinstance(value, Histogram)
         family.add_metric(labels, value)
     return family

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mvllm_router.auth import ANYBODY, Caller
 from mvllm_router.errors import ModelNotFound
 from mvllm_router.pool import Backend, Pool
 
@@ -11,27 +12,30 @@ from mvllm_router.pool import Backend, Pool
 _NAMED = 20
 
 
-def model_cards(pool: Pool) -> dict[str, dict[str, Any]]:
-    """Return each model's entry by name; the first server that lists it gives the entry."""
+def model_cards(pool: Pool, caller: Caller = ANYBODY) -> dict[str, dict[str, Any]]:
+    """Return the entry of each model that `caller` may use, by name.
+
+    The first server that lists it gives the entry.
+    """
     cards: dict[str, dict[str, Any]] = {}
     for backend in pool.backends.values():
         if backend.is_up:
-            for name in sorted(backend.model_names() or ()):
+            for name in filter(caller.may_use, sorted(backend.model_names() or ())):
                 cards.setdefault(name, _card(backend, name))
     return cards
 
 
-def models_document(pool: Pool) -> dict[str, object]:
-    return {"object": "list", "data": list(model_cards(pool).values())}
+def models_document(pool: Pool, caller: Caller = ANYBODY) -> dict[str, object]:
+    return {"object": "list", "data": list(model_cards(pool, caller).values())}
 
 
-def model_document(pool: Pool, name: str) -> dict[str, Any]:
+def model_document(pool: Pool, name: str, caller: Caller = ANYBODY) -> dict[str, Any]:
     """Return one model's entry.
 
     Raises:
-        ModelNotFound: no server that is up lists it.
+        ModelNotFound: no server that is up lists it, or `caller` may not use it.
     """
-    cards = model_cards(pool)
+    cards = model_cards(pool, caller)
     if name not in cards:
         there = ", ".join([*cards][:_NAMED]) + (", ..." if len(cards) > _NAMED else "") or "none"
         raise ModelNotFound(

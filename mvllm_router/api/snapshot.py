@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mvllm_router import __version__
 from mvllm_router.api.health import timestamp
-from mvllm_router.api.load_stats import load_stats_document
+from mvllm_router.api.load_stats import load_stats_document, server_stats
+from mvllm_router.auth import Holder
 from mvllm_router.histogram import Histogram
 from mvllm_router.pool import Backend, Pool
 
@@ -23,8 +25,10 @@ class About:
     started: float
 
 
-def snapshot_document(pool: Pool, about: About, waiting: int, draining: bool) -> dict[str, object]:
-    """Return the state of the router and of each server now.
+def snapshot_document(
+    pool: Pool, about: About, waiting: int, draining: bool, keys: Iterable[Holder] = ()
+) -> dict[str, object]:
+    """Return the state of the router, of each server and of each client's key now.
 
     Args:
         waiting: requests that the router holds until a server has room.
@@ -34,7 +38,7 @@ def snapshot_document(pool: Pool, about: About, waiting: int, draining: bool) ->
     servers = load["servers"]
     assert isinstance(servers, list)
     for server, backend in zip(servers, pool.backends.values(), strict=True):
-        server.update(_more(backend))
+        server.update(_more(pool, backend))
     return {
         "version": __version__,
         "at": timestamp(pool.wall()),
@@ -48,7 +52,25 @@ def snapshot_document(pool: Pool, about: About, waiting: int, draining: bool) ->
         "requests": _requests(pool),
         "servers": servers,
         "summary": load["summary"],
+        "keys": [_key(holder) for holder in keys],
         "events": [event.document() for event in pool.events.last(_EVENTS_SHOWN)],
+    }
+
+
+def backend_document(pool: Pool, backend: Backend) -> dict[str, object]:
+    """Return what the snapshot says of one server."""
+    now = pool.monotonic()
+    return server_stats(pool, backend, backend.load(now), now) | _more(pool, backend)
+
+
+def _key(holder: Holder) -> dict[str, object]:
+    return {
+        "name": holder.name,
+        "requests": holder.requests,
+        "in_flight": holder.in_flight,
+        "refused": sum(holder.refused.values()),
+        "prompt_tokens": holder.prompt_tokens,
+        "completion_tokens": holder.completion_tokens,
     }
 
 
@@ -61,11 +83,17 @@ def _requests(pool: Pool) -> dict[str, int]:
     }
 
 
-def _more(backend: Backend) -> dict[str, object]:
+def _more(pool: Pool, backend: Backend) -> dict[str, object]:
     stats = backend.stats
+    now = pool.monotonic()
+    state = backend.condition(now)
     return {
-        "state": backend.health.state.value,
-        "reason": backend.health.reason,
+        "state": state,
+        "reason": _reason(backend, state),
+        "progress": backend.health.progress,
+        "circuit": _circuit(backend, now),
+        "resting_seconds": round(max(0.0, backend.rest.until - now), 3),
+        "draining": backend.draining,
         "weight": backend.spec.weight,
         "tags": list(backend.spec.tags),
         "requests": sum(stats.requests.values()),
@@ -77,6 +105,29 @@ def _more(backend: Backend) -> dict[str, object]:
         "inter_token_seconds": _quantiles(stats.inter_token),
         "duration_seconds": _quantiles(stats.duration),
     }
+
+
+def _reason(backend: Backend, state: str) -> str:
+    if state == "drain":
+        return _draining(backend)
+    if state == "resting":
+        return "it said that it is busy"
+    return backend.circuit.reason if state in ("open", "half-open") else backend.health.reason
+
+
+def _circuit(backend: Backend, now: float) -> dict[str, object]:
+    circuit = backend.circuit
+    return {
+        "state": circuit.state(now).value,
+        "failures": circuit.failures(now),
+        "opens_at": circuit.rules.threshold,
+        "trial_in_seconds": round(max(0.0, circuit.retry_at - now), 3),
+        "openings": circuit.openings,
+    }
+
+
+def _draining(backend: Backend) -> str:
+    return f"draining, {backend.in_flight} in flight" if backend.in_flight else "drained"
 
 
 def _quantiles(histogram: Histogram) -> dict[str, float | None]:

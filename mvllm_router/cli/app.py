@@ -9,6 +9,8 @@ import typer
 
 from mvllm_router import __version__
 from mvllm_router.cli.options import (
+    ROUTER,
+    AdminKey,
     ApiKey,
     AsJson,
     ConfigPath,
@@ -21,9 +23,13 @@ from mvllm_router.cli.options import (
     MaxLoad,
     Policy,
     Port,
+    RouterAddress,
     RouterKey,
     RouterUrl,
+    ServerName,
     Servers,
+    TlsCert,
+    TlsKey,
     flag,
 )
 
@@ -43,6 +49,22 @@ _RUN_EXAMPLES = (
     "router run http://gpu1:8000 http://gpu2:8000 --max-load 16 32\n\n"
     "router run --demo"
 )
+_DRAIN_HELP = (
+    "Let a server get no new requests, and wait until those that it has are finished.\n\n"
+    "It stays drained until `router enable`, or until the router is started anew."
+)
+_DRAIN_EXAMPLES = (
+    "Examples:\n\n"
+    "router drain gpu1 && ssh gpu1 systemctl restart vllm && router enable gpu1\n\n"
+    "router drain gpu1 --url http://router:8888 --timeout 60"
+)
+_ENABLE_EXAMPLES = "Example:\n\nrouter enable gpu1"
+_RELOAD_HELP = (
+    "Let a router read its file again, and print what has changed.\n\n"
+    "It follows changes of the file by itself; this waits for the outcome, and ends with 1 when "
+    "the file is refused."
+)
+_RELOAD_EXAMPLES = "Example:\n\nrouter check && router reload"
 
 app = typer.Typer(
     name="router",
@@ -53,7 +75,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_RUN, _OBSERVE, _CONFIGURE = "Run", "Observe", "Configure"
+_RUN, _OBSERVE, _OPERATE, _CONFIGURE = "Run", "Observe", "Operate", "Configure"
 
 
 def _print_version(wanted: bool) -> None:
@@ -82,6 +104,8 @@ def run(
     host: Host = None,
     port: Port = None,
     api_key: ApiKey = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     console: Console = False,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
@@ -94,6 +118,8 @@ def run(
         "host": host,
         "port": port,
         "api_key": api_key,
+        "tls_cert": tls_cert,
+        "tls_key": tls_key,
         "log_level": log_level,
         "log_format": log_format,
         "log_file": log_file,
@@ -103,13 +129,55 @@ def run(
 
 
 @app.command(rich_help_panel=_OBSERVE)
-def status(
-    url: RouterUrl = "http://127.0.0.1:8888", api_key: RouterKey = None, json: AsJson = False
-) -> None:
+def status(url: RouterUrl = ROUTER, api_key: RouterKey = None, json: AsJson = False) -> None:
     """Show the servers of a running router and how busy they are."""
     from mvllm_router.cli.status import show_status
 
     show_status(url, api_key, as_document=json)
+
+
+@app.command(rich_help_panel=_OPERATE, help=_DRAIN_HELP, epilog=_DRAIN_EXAMPLES)
+def drain(
+    name: ServerName,
+    url: RouterAddress = ROUTER,
+    timeout: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, show_default="300", help="Longest wait.")
+    ] = 300.0,
+    no_wait: Annotated[bool, flag("--no-wait", help="Return at once.")] = False,
+    json: AsJson = False,
+    admin_key: AdminKey = None,
+    api_key: RouterKey = None,
+) -> None:
+    from mvllm_router.cli.manage import Remote, drain_server
+
+    router = Remote(url, admin_key or api_key)
+    drain_server(router, name, timeout=timeout, wait=not no_wait, as_document=json)
+
+
+@app.command(rich_help_panel=_OPERATE, epilog=_ENABLE_EXAMPLES)
+def enable(
+    name: ServerName,
+    url: RouterAddress = ROUTER,
+    json: AsJson = False,
+    admin_key: AdminKey = None,
+    api_key: RouterKey = None,
+) -> None:
+    """Let a drained server get requests again."""
+    from mvllm_router.cli.manage import Remote, enable_server
+
+    enable_server(Remote(url, admin_key or api_key), name, as_document=json)
+
+
+@app.command(rich_help_panel=_OPERATE, help=_RELOAD_HELP, epilog=_RELOAD_EXAMPLES)
+def reload(
+    url: RouterAddress = ROUTER,
+    json: AsJson = False,
+    admin_key: AdminKey = None,
+    api_key: RouterKey = None,
+) -> None:
+    from mvllm_router.cli.manage import Remote, reload_config
+
+    reload_config(Remote(url, admin_key or api_key), as_document=json)
 
 
 @app.command(rich_help_panel=_CONFIGURE)

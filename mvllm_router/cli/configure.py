@@ -40,9 +40,10 @@ def check_config(path: Path, *, connect: bool, as_document: bool) -> None:
     ok = all(server.ok for server in found)
     if as_document:
         warnings = [_as_document(warning) for warning in config.warnings]
-        as_json({"ok": ok, "problems": warnings, "servers": [vars(server) for server in found]})
+        servers = [vars(server) for server in found]
+        as_json({"ok": ok, "problems": warnings, "servers": servers, "keys": _key_names(config)})
     else:
-        _print(path, found, asked=connect)
+        _print(path, found, len(config.client_keys), asked=connect)
     if not ok:
         raise typer.Exit(Exit.FAILED)
 
@@ -104,14 +105,18 @@ async def _ask_all(config: Config) -> list[Found]:
         await prober.close()
 
 
-def _print(path: Path, found: list[Found], *, asked: bool) -> None:
+def _key_names(config: Config) -> list[str]:
+    return [key.name for key in config.client_keys]
+
+
+def _print(path: Path, found: list[Found], keys: int, *, asked: bool) -> None:
     width = max((len(server.name) for server in found), default=0)
     for server in found:
         mark, colour = ("ok", typer.colors.GREEN) if server.ok else ("down", typer.colors.RED)
         # A server may say anything, also what a terminal would act on.
         facts = printable(server.says or ", ".join(_facts(server)))
         typer.echo(f"{styled(f'{mark:<4}', colour)}  {server.name:<{width}}  {facts}")
-    typer.echo(f"{path}: {_summary(found, asked=asked)}")
+    typer.echo(f"{path}: {_summary(found, keys, asked=asked)}")
 
 
 def _facts(server: Found) -> list[str]:
@@ -119,9 +124,11 @@ def _facts(server: Found) -> list[str]:
     return [server.engine, *capacity, *server.models]
 
 
-def _summary(found: list[Found], *, asked: bool) -> str:
+def _summary(found: list[Found], keys: int, *, asked: bool) -> str:
+    with_keys = f", {count(keys, 'key')} of clients" if keys else ""
     if not found:
-        return "no servers"
+        return f"no servers{with_keys}"
     if not asked:
-        return f"no problems, {count(len(found), 'server')} (--connect asks)"
-    return f"{sum(server.ok for server in found)} of {count(len(found), 'server')} well"
+        return f"no problems, {count(len(found), 'server')}{with_keys} (--connect asks)"
+    well = sum(server.ok for server in found)
+    return f"{well} of {count(len(found), 'server')} well{with_keys}"

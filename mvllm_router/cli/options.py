@@ -97,6 +97,21 @@ ApiKey = Annotated[
         metavar="KEY",
     ),
 ]
+TlsCert = Annotated[
+    Optional[str],  # noqa: UP045
+    _setting(
+        "--tls-cert",
+        help="File with the certificate for https; with --tls-key.",
+        panel=_LISTEN,
+        metavar="FILE",
+    ),
+]
+TlsKey = Annotated[
+    Optional[str],  # noqa: UP045
+    _setting(
+        "--tls-key", help="File with the certificate's private key.", panel=_LISTEN, metavar="FILE"
+    ),
+]
 Console = Annotated[
     bool,
     flag(
@@ -125,6 +140,8 @@ LogFile = Annotated[
         "--log-file", help="File for the log, in place of stderr.", panel=_LOGGING, metavar="FILE"
     ),
 ]
+# Where a router is that was not told to listen elsewhere.
+ROUTER = "http://127.0.0.1:8888"
 RouterUrl = Annotated[
     str, typer.Argument(metavar="URL", envvar="ROUTER_URL", help="The router's address.")
 ]
@@ -135,6 +152,40 @@ RouterKey = Annotated[
         metavar="KEY",
         envvar="ROUTER_API_KEY",
         help="The router's key.",
+        show_default=False,
+    ),
+]
+
+
+def _server_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the name of a server: the running router knows them."""
+    from mvllm_router.cli.manage import server_names
+
+    given = ctx.params
+    names = server_names(given.get("url") or ROUTER, given.get("admin_key") or given.get("api_key"))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+ServerName = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        help="The server, as `router status` calls it.",
+        show_default=False,
+        autocompletion=_server_names,
+    ),
+]
+RouterAddress = Annotated[
+    str,
+    typer.Option("--url", "-u", metavar="URL", envvar="ROUTER_URL", help="The router's address."),
+]
+AdminKey = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--admin-key",
+        metavar="KEY",
+        envvar="ROUTER_ADMIN_KEY",
+        help="The router's key for operators; without it, --api-key is sent.",
         show_default=False,
     ),
 ]

@@ -12,7 +12,16 @@ import typer
 
 from mvllm_router import __version__
 from mvllm_router.cli.output import Exit, count, fail, problems
-from mvllm_router.config import Config, ConfigError, Override, ServerSpec, load
+from mvllm_router.config import (
+    Config,
+    ConfigError,
+    KeySpec,
+    Override,
+    ServerSpec,
+    is_loopback,
+    key_digest,
+    load,
+)
 
 log = logging.getLogger("mvllm_router")
 
@@ -23,6 +32,8 @@ _WAYS = """nothing to route to. Begin in one of three ways:
 
 # Seconds that the simulated clients of a demo get to finish, unless a time was asked for.
 _DEMO_PATIENCE = 1.0
+# What the key of these clients is called.
+_DEMO_KEY = "demo"
 
 
 def run_router(
@@ -65,8 +76,22 @@ def run_router(
         return _serve(config, reread if path else None)
     from mvllm_router.cli.demo import start_demo
 
-    with start_demo(config.settings.api_key or None) as servers:
+    config, key = _with_demo_key(config)
+    with start_demo(key) as servers:
         return _serve(_with_demo(config, servers.servers), None, servers.go)
+
+
+def _with_demo_key(config: Config) -> tuple[Config, str | None]:
+    """Add a key for the simulated clients where the file has keys; its own are not kept."""
+    key = config.settings.api_key
+    if key or not config.keys:
+        return config, key or None
+    if any(spec.name == _DEMO_KEY for spec in config.keys):
+        fail(f"--demo has a key called `{_DEMO_KEY}`, and so has the file", Exit.USAGE)
+    import secrets
+
+    key = secrets.token_urlsafe()
+    return replace(config, keys=(*config.keys, KeySpec(_DEMO_KEY, key_digest(key)))), key
 
 
 def _with_demo(config: Config, servers: tuple[ServerSpec, ...]) -> Config:
@@ -134,18 +159,9 @@ def _greet(url: str, config: Config) -> None:
         count(len(config.servers), "server"),
         settings.policy,
     )
-    if not settings.api_key and not _is_loopback(settings.host):
+    if not config.client_keys and not is_loopback(settings.host):
         log.warning(
             "listening on %s without an API key: whoever reaches it may use it "
             "(ROUTER_API_KEY asks for a key)",
             settings.host,
         )
-
-
-def _is_loopback(host: str) -> bool:
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        return host == "localhost"

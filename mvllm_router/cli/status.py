@@ -11,8 +11,17 @@ from mvllm_router.client import NotAuthorised, Unreachable, get
 
 Server = Mapping[str, Any]  # an entry of the snapshot
 
-_GLYPHS = {"up": "●", "down": "○", "loading": "◌", "checking": "◌"}
-_COLOURS = {"up": "green", "down": "red", "loading": "yellow", "checking": "yellow"}
+_GLYPHS = {
+    "up": "●",
+    "resting": "◍",
+    "drain": "◐",
+    "half-open": "◌",
+    "open": "⊘",
+    "down": "○",
+    "loading": "◌",
+    "checking": "◌",
+}
+_COLOURS = dict.fromkeys(_GLYPHS, "yellow") | {"up": "green", "open": "red", "down": "red"}
 _GAP = 2  # columns of white space between two columns
 # Terminal columns for names of models, below which other things are left out.
 _MODELS_WIDTH = 20
@@ -49,7 +58,11 @@ def show_status(url: str, api_key: str | None, *, as_document: bool) -> None:
     try:
         snapshot = get(url, "/router/snapshot", api_key)
     except Unreachable as error:
-        fail(str(error), Exit.UNREACHABLE, hint="start one with `router run`, or name its address")
+        fail(
+            str(error),
+            Exit.UNREACHABLE,
+            hint=error.hint or "start one with `router run`, or name its address",
+        )
     except NotAuthorised as error:
         fail(str(error), Exit.NOT_AUTHORISED, hint="set ROUTER_API_KEY or use --api-key")
     if "summary" not in snapshot:

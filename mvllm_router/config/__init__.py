@@ -5,10 +5,11 @@ Plain values and plain functions: nothing here opens a socket or waits.
 
 from __future__ import annotations
 
-from mvllm_router.config.address import default_name, normalise_url
+from mvllm_router.config.address import default_name, is_loopback, normalise_url
+from mvllm_router.config.auth_keys import AUTH_KEYS
 from mvllm_router.config.diff import ConfigDiff, changes
 from mvllm_router.config.load import Override, load, parse, server_from
-from mvllm_router.config.model import Config, ServerSpec
+from mvllm_router.config.model import Config, KeySpec, ServerSpec, key_digest
 from mvllm_router.config.problems import ConfigError, Problem, mask_url
 from mvllm_router.config.rules import Mismatch
 from mvllm_router.config.server_keys import ENGINE_ALIASES, ENGINE_NAMES, SERVER_KEYS
@@ -23,6 +24,7 @@ from mvllm_router.config.settings import (
 from mvllm_router.config.template import template
 
 __all__ = [
+    "AUTH_KEYS",
     "ENGINE_ALIASES",
     "ENGINE_NAMES",
     "ENGINE_PLUGINS",
@@ -33,6 +35,7 @@ __all__ = [
     "Config",
     "ConfigDiff",
     "ConfigError",
+    "KeySpec",
     "Mismatch",
     "Override",
     "Problem",
@@ -41,6 +44,8 @@ __all__ = [
     "Settings",
     "changes",
     "default_name",
+    "is_loopback",
+    "key_digest",
     "load",
     "mask_url",
     "normalise_url",

@@ -48,6 +48,16 @@ def default_name(url: str) -> str:
     return safe_name(name + slash + path)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    import ipaddress  # costs start-up time, and only a running router needs it
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return host == "localhost"
+
+
 def safe_name(text: str) -> str:
     """`text` with what a name may not hold replaced by dashes, shortened where it is too long."""
     name = _UNSAFE.sub("-", text.replace("/", "-"))

@@ -14,8 +14,9 @@ class ConfigDiff:
     """Names only, never values: what changed may be a secret.
 
     `added` and `removed` are names of servers; `changed` leads from the name of a server that stays
-    to the names of its fields that differ. `live` and `needs_restart` are names of settings.
-    False when nothing changed.
+    to the names of its fields that differ. `live` and `needs_restart` are names of settings, `keys`
+    those of clients' keys that came, went or changed, which is live as well. False when nothing
+    changed.
     """
 
     added: tuple[str, ...] = ()
@@ -23,9 +24,10 @@ class ConfigDiff:
     changed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     live: tuple[str, ...] = ()
     needs_restart: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return any((self.added, self.removed, self.changed, self.live, self.needs_restart))
+        return any(getattr(self, one.name) for one in fields(self))
 
 
 def changes(old: Config, new: Config) -> ConfigDiff:
@@ -39,7 +41,15 @@ def changes(old: Config, new: Config) -> ConfigDiff:
         changed=_changed_servers(before, after),
         live=tuple(setting.name for setting in differing if setting.live),
         needs_restart=tuple(setting.name for setting in differing if not setting.live),
+        keys=_changed_keys(old, new),
     )
+
+
+def _changed_keys(old: Config, new: Config) -> tuple[str, ...]:
+    before = {key.name: key for key in old.keys}
+    after = {key.name: key for key in new.keys}
+    names = dict.fromkeys((*before, *after))
+    return tuple(name for name in names if before.get(name) != after.get(name))
 
 
 def _differs(setting: Setting, old: Config, new: Config) -> bool:

@@ -18,7 +18,13 @@ _POSITION = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 class Where(Protocol):
-    """A place that values come from, and that problems with them are shown at."""
+    """A place that values come from, and that problems with them are shown at.
+
+    Relative paths among the values are from `folder`.
+    """
+
+    @property
+    def folder(self) -> Path: ...
 
     def problem(
         self,
@@ -37,6 +43,8 @@ class Where(Protocol):
 
 class Argument:
     """A place outside of a file: an argument, an option, an environment variable."""
+
+    folder = Path()
 
     def __init__(self, place: str) -> None:
         self.place = place
@@ -60,13 +68,14 @@ class Argument:
 class Document:
     """The text of a file, read. Raises ConfigError for what is not TOML.
 
-    `place` is how the file is called in problems.
+    `place` is how the file is called in problems: its path.
     """
 
     def __init__(self, text: str, place: str) -> None:
         # As the parser does it, so that offsets agree; a byte order mark is no part of the text.
         text = text.removeprefix("\ufeff").replace("\r\n", "\n")
         self.place = place
+        self.folder = Path(place).parent
         self.lines = Lines(text)
         from mvllm_router.config.toml import loads  # costs start-up time, and not all need it
 

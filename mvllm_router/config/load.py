@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from mvllm_router.config.document import Argument, Document, Where, read_text
+from mvllm_router.config.keys import read_keys, repeated_keys, settings_problems
 from mvllm_router.config.locate import KeyPath
 from mvllm_router.config.model import Config, ServerSpec
+from mvllm_router.config.pem import check_pem
 from mvllm_router.config.problems import ConfigError, Problem, did_you_mean, in_order, printable
-from mvllm_router.config.rules import Mismatch, Scalar, kind
+from mvllm_router.config.rules import Mismatch, Value, kind
 from mvllm_router.config.server_keys import SERVER_KEY_NAMES, SERVER_RULES
 from mvllm_router.config.servers import read_server
 from mvllm_router.config.settings import SETTINGS, Setting, Settings
 
-_TABLES = ("servers", "config")
+_TABLES = ("servers", "auth", "config")
 _SETTING_NAMES = tuple(setting.name for setting in SETTINGS)
 
 
@@ -81,10 +83,20 @@ def parse(
     placed += _argument_servers(urls, max_load, problems)
     problems += _repeated(placed)
     settings, origins = _settings(document, overrides or {}, environ, problems)
+    keys = read_keys(document, environ, problems)
+    problems += repeated_keys(document, keys, settings)
+    problems += settings_problems(document, settings, origins)
     if any(problem.label == "error" for problem in problems):
         raise ConfigError(problems)
     servers = tuple(one.server for one in placed)
-    return Config(servers, settings, path, origins, warnings=tuple(in_order(problems)))
+    return Config(
+        servers,
+        settings,
+        path,
+        origins,
+        warnings=tuple(in_order(problems)),
+        keys=tuple(one.spec for one in keys),
+    )
 
 
 def server_from(
@@ -242,10 +254,30 @@ def _settings(
         if override is not None:
             origins[setting.name] = override.origin
             values.update(_overridden(setting, override, problems))
+    problems += _unpaired(document, values, origins, overrides)
     return Settings(**values), origins  # type: ignore[arg-type]  # each was checked by its rule
 
 
-def _file_settings(document: Document, problems: list[Problem]) -> dict[str, Scalar]:
+def _unpaired(
+    document: Document,
+    values: Mapping[str, Value],
+    origins: Mapping[str, str],
+    overrides: Mapping[str, Override],
+) -> list[Problem]:
+    """A certificate without its key, or a key without its certificate."""
+    given = [name for name in ("tls_cert", "tls_key") if values.get(name)]
+    if len(given) != 1:
+        return []
+    (one,) = given
+    where: Where = document
+    if origins[one] != "file":
+        where = Argument(overrides[one].place if one in overrides else f"ROUTER_{one.upper()}")
+    other = "tls_key" if one == "tls_cert" else "tls_cert"
+    message = f"`{one}` is given without `{other}`: TLS needs both"
+    return [where.problem(("config", one), message)]
+
+
+def _file_settings(document: Document, problems: list[Problem]) -> dict[str, Value]:
     table = document.data.get("config", {})
     if not isinstance(table, dict):
         message = f"`config` must be a table, but it is {kind(table)}"
@@ -274,14 +306,18 @@ def _unknown_setting(document: Document, key: str) -> Problem:
 
 def _checked(
     setting: Setting, value: object, where: Where, problems: list[Problem], *, text: bool = False
-) -> Scalar | None:
+) -> Value | None:
     """The value in the setting's type; None, and a problem, where the setting's rule forbids it."""
-    path = ("config", setting.name)
+    path: KeyPath = ("config", setting.name)
     try:
         result = setting.read(str(value)) if text else setting.check(value)
     except Mismatch as mismatch:
+        path = path if mismatch.item is None else (*path, mismatch.item)
         problems.append(where.problem(path, mismatch.message, hint=mismatch.hint))
         return None
+    if setting.pem and result:
+        result = str(where.folder / str(result))
+        problems += _file_problems(setting, result, where)
     if setting.no_effect:
         message = f"`{setting.name}` has no effect any more"
         problems.append(
@@ -290,13 +326,22 @@ def _checked(
     return result
 
 
+def _file_problems(setting: Setting, path: str, where: Where) -> list[Problem]:
+    assert setting.pem is not None
+    try:
+        check_pem(setting.name, path, setting.pem)
+    except Mismatch as mismatch:
+        return [where.problem(("config", setting.name), mismatch.message, hint=mismatch.hint)]
+    return []
+
+
 def _from_environment(setting: Setting, environ: Mapping[str, str]) -> Override | None:
     # `KEY: ${KEY}` in a compose file sets an empty variable, which is not meant as a value.
     text = environ.get(setting.variable, "").strip()
     return Override(text, "environment", setting.variable) if text else None
 
 
-def _overridden(setting: Setting, override: Override, problems: list[Problem]) -> dict[str, Scalar]:
+def _overridden(setting: Setting, override: Override, problems: list[Problem]) -> dict[str, Value]:
     where = Argument(override.place)
     text = isinstance(override.value, str)
     found: list[Problem] = []

@@ -11,22 +11,30 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from mvllm_router.config.auth_keys import AUTH_KEY_NAMES, AUTH_SOURCES
 from mvllm_router.config.locate import KeyPath, Spot
-from mvllm_router.config.problems import mask_url, printable
+from mvllm_router.config.problems import did_you_mean, mask_url, printable
 from mvllm_router.config.server_keys import SERVER_KEY_NAMES
 from mvllm_router.config.settings import SETTINGS
 
 HIDDEN = "***"
 
 _SECRET_SERVER_KEYS = {"api_key", "headers"}
+_SECRET_AUTH_KEYS = {"key", "key_file"}
+_AUTH_WORDS = ("keys", *AUTH_KEY_NAMES)
 _SETTINGS = {setting.name: setting for setting in SETTINGS}
 _HARMLESS = {name for name, setting in _SETTINGS.items() if not setting.secret} | (
     set(SERVER_KEY_NAMES) - _SECRET_SERVER_KEYS - {"api_key_env"} | {"servers", "config"}
 )
+_HARMLESS |= set(AUTH_KEY_NAMES) - set(AUTH_SOURCES)
 # A key pasted in place of the name of its variable hardly ever looks like this.
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
-_SECRET_WORD = re.compile(r"api[_-]?key|header|authorization|bearer|token|secret|passw", re.I)
+_SECRET_WORD = re.compile(
+    r"api[_-]?key|\bkeys?\b|key_(?:env|file)|header|authorization|bearer|secret|passw"
+    r"|token(?!s_per_minute)",
+    re.I,
+)
 # The word before `=`; before `:` too, for those who have YAML in mind.
 _KEY = re.compile(r"""([\w.-]+)["']?\s*(?:=|:(?=[\s"']))""")
 _QUOTED_TEXT = re.compile(r"""["'](?!https?://)""", re.I)
@@ -48,6 +56,9 @@ def masks(data: Mapping[str, object], spots: Mapping[KeyPath, Spot]) -> list[Mas
         if replacement is not None:
             span = spots[path].value
             found.append(Mask(span.start, span.end, replacement))
+    for path, spot in spots.items():
+        if path[0] == "auth" and shown_key(path[-1]) == HIDDEN:
+            found.append(Mask(spot.key.start, spot.key.end, HIDDEN))
     return sorted(found)
 
 
@@ -68,6 +79,12 @@ def shown_variable(name: str) -> str:
     return name if _VARIABLE.fullmatch(name) else HIDDEN
 
 
+def shown_key(key: str | int) -> str:
+    """A key under `[auth]`, unless it may be the secret itself, as in { "secret" = "alice" }."""
+    known = isinstance(key, int) or key == "auth" or did_you_mean(key, _AUTH_WORDS)
+    return printable(str(key)) if known else HIDDEN
+
+
 def _leaves(value: object, path: KeyPath) -> Iterator[tuple[KeyPath, object]]:
     if isinstance(value, Mapping):
         for key, inner in value.items():
@@ -84,7 +101,8 @@ def _replacement(path: KeyPath, value: object) -> str | None:
     if key is not None and _is_secret(key):
         return HIDDEN
     if not isinstance(value, str):
-        return None
+        # A key of digits is still a key.
+        return HIDDEN if key is None and path[0] == "auth" else None
     return _shown_text(key, value)
 
 
@@ -95,7 +113,7 @@ def _shown_text(key: KeyPath | None, value: str) -> str | None:
     masked = value
     if key == ("servers", "url") or "://" in value:
         masked = mask_url(value)
-    elif key == ("servers", "api_key_env"):
+    elif key in (("servers", "api_key_env"), ("auth", "key_env")):
         masked = shown_variable(value)
     return None if masked == value else f'"{printable(masked)}"'
 
@@ -104,13 +122,17 @@ def _is_secret(key: KeyPath) -> bool:
     table, name = key
     if table == "config":
         return _SETTINGS[str(name)].secret
-    return name in _SECRET_SERVER_KEYS
+    return name in (_SECRET_SERVER_KEYS if table == "servers" else _SECRET_AUTH_KEYS)
 
 
 def _deciding_key(path: KeyPath) -> KeyPath | None:
     """The table and the known key in it that a value belongs to; None where there is none."""
     if path[0] == "config":
         return path[:2] if len(path) > 1 and path[1] in _SETTINGS else None
+    if path[0] == "auth":
+        number, name = path[2:4] if len(path) > 3 and path[1] == "keys" else ("", "")
+        known = name in AUTH_KEY_NAMES and all(isinstance(n, int) for n in (number, *path[4:]))
+        return ("auth", name) if known else None
     rest = path[2:] if path[:2] == ("servers", "servers") else path[1:]
     if path[0] != "servers" or not rest or isinstance(rest[0], str):
         return None

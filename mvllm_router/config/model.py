@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 
 from mvllm_router.config.problems import Problem
 from mvllm_router.config.settings import Settings
 
-__all__ = ["Config", "ServerSpec", "Settings"]
+__all__ = ["DEFAULT_KEY", "Config", "KeySpec", "ServerSpec", "Settings", "key_digest"]
+
+# What the key of the setting `api_key` is called beside those of `[auth]`.
+DEFAULT_KEY = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +23,8 @@ class ServerSpec:
     `url` is normalised (see normalise_url); `name` is unique, and fit for a header and a label.
     `max_concurrent_requests` of None: the server is asked, or its engine's default is taken.
     `models`, unless empty, are the only ones it is used for, whatever it lists. `aliases` lead from
-    more public names to the server's own ones.
+    more public names to the server's own ones. `tls_ca`, `tls_cert` and `tls_key` are paths, "" for
+    none; `tls_stamp` changes when what these files hold does.
     """
 
     url: str
@@ -32,15 +37,41 @@ class ServerSpec:
     api_key: str | None = field(default=None, repr=False)
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     tls_verify: bool = True
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_stamp: str = field(default="", repr=False)
     tags: tuple[str, ...] = ()
+
+
+def key_digest(key: str) -> bytes:
+    """What is kept of a client's key: enough to know it again, and no way back to it."""
+    # Headers are read with surrogate escapes: a client can send bytes that are no UTF-8.
+    return sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class KeySpec:
+    """One key that clients may present, and what it allows them; None is "no limit".
+
+    `digest` comes from key_digest. `models`, unless empty, are the only ones that may be asked for,
+    by the names that clients use.
+    """
+
+    name: str
+    digest: bytes = field(repr=False)
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    max_concurrent_requests: int | None = None
+    models: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
     """All that the router runs with.
 
-    `origins` says for each setting where its value comes from: "default", "file", "environment" or
-    "flag". `warnings` do not keep the router from running.
+    `keys` are those of `[auth]`. `origins` says for each setting where its value comes from:
+    "default", "file", "environment" or "flag". `warnings` do not keep the router from running.
     """
 
     servers: tuple[ServerSpec, ...]
@@ -48,3 +79,10 @@ class Config:
     path: Path | None = None
     origins: Mapping[str, str] = field(default_factory=dict, hash=False)
     warnings: tuple[Problem, ...] = ()
+    keys: tuple[KeySpec, ...] = ()
+
+    @property
+    def client_keys(self) -> tuple[KeySpec, ...]:
+        """All keys that clients may present; with none, everybody may come in."""
+        key = self.settings.api_key
+        return (*self.keys, KeySpec(DEFAULT_KEY, key_digest(key))) if key else self.keys

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from mvllm_router.config.problems import did_you_mean, mask_url, printable
 
 Scalar: TypeAlias = "bool | int | float | str"
-ScalarType: TypeAlias = "type[bool] | type[int] | type[float] | type[str]"
+Value: TypeAlias = "Scalar | tuple[str, ...]"
+ValueType: TypeAlias = "type[bool] | type[int] | type[float] | type[str] | type[tuple[str, ...]]"
 
 _SHOWN_LENGTH = 60
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -19,6 +21,7 @@ _NOUNS: dict[type[object], str] = {
     int: "a whole number",
     float: "a number",
     str: "a string",
+    tuple: "an array",
 }
 _KINDS: dict[type[object], str] = {
     bool: "a boolean",
@@ -32,12 +35,16 @@ _KINDS: dict[type[object], str] = {
 
 
 class Mismatch(ValueError):
-    """A value that breaks a rule; `hint` says how to mend it, where that is known."""
+    """A value that breaks a rule; `hint` says how to mend it, where that is known.
 
-    def __init__(self, message: str, hint: str | None = None) -> None:
+    `item` is the number of the wrong element of an array, from 0.
+    """
+
+    def __init__(self, message: str, hint: str | None = None, item: int | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.item = item
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,23 +53,28 @@ class Rule:
 
     `minimum` and `maximum` bound a number (both belong to the range), or the length of a string.
     `choices` are the values allowed, in lower case; they are accepted in any case. `plugins` is a
-    group of entry points whose names are allowed beside them. A `secret` is never shown.
+    group of entry points whose names are allowed beside them. A `secret` is never shown. With the
+    type tuple the value is an array of strings, each of which `item` brings into its one spelling;
+    it raises Mismatch for what is none of its kind.
     """
 
     name: str = ""
-    type: ScalarType
+    type: ValueType
     minimum: float | None = None
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     plugins: str = ""
     unit: str = ""
     secret: bool = False
+    item: Callable[[str], str] | None = None
 
-    def check(self, value: object) -> Scalar:
+    def check(self, value: object) -> Value:
         """The value in the rule's own type (a whole number may stand for a float).
 
         Raises Mismatch, which names the value, unless it is secret, and what is expected.
         """
+        if self.type is tuple:
+            return self._items(value)
         if self.type is float and isinstance(value, int) and not isinstance(value, bool):
             value = _as_float(value)
         if type(value) is not self.type:
@@ -76,10 +88,10 @@ class Rule:
             self._check_header_safe(str(value))
         return value
 
-    def read(self, text: str) -> Scalar:
+    def read(self, text: str) -> Value:
         """The value that a text from the environment or the command line stands for.
 
-        Raises Mismatch as `check` does.
+        Elements of an array are set apart by commas. Raises Mismatch as `check` does.
         """
         converted = _from_text(self.type, text.strip())
         return self.check(text if converted is None else converted)
@@ -94,6 +106,24 @@ class Rule:
         if self.minimum is not None and self.maximum is not None:
             return f"{noun} from {plain(self.minimum)} to {plain(self.maximum)}"
         return noun if self.minimum is None else f"{noun}, {plain(self.minimum)} or more"
+
+    def _items(self, value: object) -> tuple[str, ...]:
+        if not isinstance(value, (list, tuple)):
+            hint = f"write {self.name} = [{shown(value)}]" if isinstance(value, str) else None
+            raise self._mismatch(value, hint)
+        # A dictionary keeps each once, in the order given.
+        return tuple(dict.fromkeys(self._item(n, one) for n, one in enumerate(value)))
+
+    def _item(self, number: int, value: object) -> str:
+        if not isinstance(value, str) or not value:
+            raise Mismatch(
+                f"`{self.name}` must be {self.expected()}, but {shown(value)} is in it", item=number
+            )
+        try:
+            return self.item(value) if self.item else value
+        except Mismatch as error:
+            message = f"`{self.name}` must be {self.expected()}, but {error.message}"
+            raise Mismatch(message, error.hint, number) from None
 
     def _choice(self, value: Scalar) -> str:
         lowered = str(value).lower()
@@ -162,12 +192,14 @@ def _type_hint(wanted: type[object], value: object) -> str | None:
     return None
 
 
-def _from_text(wanted: type[object], text: str) -> Scalar | None:
+def _from_text(wanted: type[object], text: str) -> Value | None:
     """The value that `text` spells, or None when it spells none of that type."""
     if wanted is bool:
         return _BOOLEANS.get(text.lower())
     if wanted is str:
         return text
+    if wanted is tuple:
+        return tuple(part for part in map(str.strip, text.split(",")) if part)
     try:
         return int(text) if wanted is int else float(text)
     except ValueError:

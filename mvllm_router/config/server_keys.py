@@ -89,6 +89,24 @@ SERVER_KEYS: tuple[ServerKey, ...] = (
         rule=Rule(name="tls_verify", type=bool),
     ),
     ServerKey(
+        name="tls_ca",
+        doc="file with the CA that an https server's certificate must come from, not the system's",
+        example='"ca.pem"',
+        rule=Rule(name="tls_ca", type=str),
+    ),
+    ServerKey(
+        name="tls_cert",
+        doc="file with the certificate that the router shows to a server which asks for one",
+        example='"router.pem"',
+        rule=Rule(name="tls_cert", type=str),
+    ),
+    ServerKey(
+        name="tls_key",
+        doc="file with the private key of tls_cert, where it is not in the same file",
+        example='"router.key"',
+        rule=Rule(name="tls_key", type=str),
+    ),
+    ServerKey(
         name="tags",
         doc="words of your own, shown in /router/snapshot",
         example='["a100", "rack-2"]',

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from mvllm_router.config.address import NAME, default_name, normalise_url, safe_name
 from mvllm_router.config.document import Where
 from mvllm_router.config.locate import KeyPath
 from mvllm_router.config.masking import shown_variable
 from mvllm_router.config.model import ServerSpec
+from mvllm_router.config.pem import Pem, check_pem, stamp
 from mvllm_router.config.problems import Problem, did_you_mean, mask_url, printable
 from mvllm_router.config.rules import Mismatch, kind, shown
 from mvllm_router.config.server_keys import ENGINE_ALIASES, SERVER_KEY_NAMES, SERVER_RULES
@@ -30,6 +31,15 @@ _FRAMING_HEADERS = {
 }
 
 _T = TypeVar("_T", bool, int, float, str)
+
+
+class _Tls(NamedTuple):
+    """How a server is spoken to over TLS; see ServerSpec."""
+
+    verify: bool
+    ca: str
+    cert: str
+    key: str
 
 
 def read_server(
@@ -80,7 +90,7 @@ class _Entry:
         engine = self.engine()
         limit = self.scalar("max_concurrent_requests", int)
         weight = self.scalar("weight", float)
-        tls_verify = self.scalar("tls_verify", bool)
+        tls = self.tls(url)
         tags = self.texts("tags")
         if url is None:
             return None
@@ -94,7 +104,11 @@ class _Entry:
             aliases=aliases,
             api_key=api_key,
             headers=headers,
-            tls_verify=tls_verify is not False,
+            tls_verify=tls.verify,
+            tls_ca=tls.ca,
+            tls_cert=tls.cert,
+            tls_key=tls.key,
+            tls_stamp=stamp((tls.ca, tls.cert, tls.key)),
             tags=tags,
         )
 
@@ -221,6 +235,35 @@ class _Entry:
             f"the environment variable `{variable}` is not set",
             "`api_key_env` names the variable that holds the key",
         )
+
+    def tls(self, url: str | None) -> _Tls:
+        own_key = "tls_key" in self.table
+        tls = _Tls(
+            verify=self.scalar("tls_verify", bool) is not False,
+            ca=self.file("tls_ca", Pem.CERTIFICATE),
+            cert=self.file("tls_cert", Pem.CERTIFICATE, *(() if own_key else (Pem.KEY,))),
+            key=self.file("tls_key", Pem.KEY),
+        )
+        for key in ("tls_ca", "tls_cert", "tls_key"):
+            if self.table.get(key) and url is not None and not url.startswith("https://"):
+                self.fail([key], f"`{key}` is for servers whose URL begins with https://")
+        if tls.ca and not tls.verify:
+            self.fail(["tls_ca"], "`tls_ca` has no effect where `tls_verify` is false")
+        if tls.key and not tls.cert:
+            self.fail(["tls_key"], "`tls_key` is given without `tls_cert`")
+        return tls
+
+    def file(self, key: str, *wanted: Pem) -> str:
+        """The path of the file that a key names, "" for none."""
+        given = self.scalar(key, str)
+        if not given:
+            return ""
+        path = str(self.where.folder / given)
+        try:
+            check_pem(key, path, *wanted)
+        except Mismatch as mismatch:
+            self.fail([key], mismatch.message, mismatch.hint)
+        return path
 
     def headers(self) -> tuple[tuple[str, str], ...]:
         given = self.table.get("headers", {})

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
-from mvllm_router.config.rules import Scalar, plain
-from mvllm_router.config.server_keys import SERVER_KEYS
+from mvllm_router.config.auth_keys import AUTH_KEYS, AuthKey
+from mvllm_router.config.rules import Value, plain
+from mvllm_router.config.server_keys import SERVER_KEYS, ServerKey
 from mvllm_router.config.settings import SETTINGS, Setting
 
 _HEAD = """\
@@ -22,6 +23,15 @@ servers = [
 ]
 """
 _KEYS_HEAD = "# The keys of a server:\n"
+_AUTH_HEAD = """\
+# Keys that clients have to present. Without any, and without api_key, everybody may come in.
+#   [auth]
+#   keys = [
+#       { name = "alice", key_env = "ALICE_KEY", requests_per_minute = 60 },
+#       { name = "bob", key_file = "bob.key", models = ["qwen3-8b"] },
+#   ]
+# The keys of such an entry:
+"""
 _CONFIG_HEAD = """\
 # All settings with their defaults. Each may also come from the environment, as ROUTER_PORT.
 [config]
@@ -29,12 +39,15 @@ _CONFIG_HEAD = """\
 
 
 def template() -> str:
-    """The text of a `servers.toml` with every setting, commented out, and examples of servers."""
-    keys = _KEYS_HEAD + "".join(
-        f"#   {key.name} = {key.example}\n#       {key.doc}\n" for key in SERVER_KEYS
-    )
+    """The text of a `servers.toml` with every setting, commented out, and examples of entries."""
+    keys = _KEYS_HEAD + "".join(_row(key) for key in SERVER_KEYS)
+    auth = _AUTH_HEAD + "".join(_row(key) for key in AUTH_KEYS)
     settings = "\n".join(_explained(setting) for setting in SETTINGS if not setting.no_effect)
-    return f"{_HEAD}\n{keys}\n{_CONFIG_HEAD}\n{settings}"
+    return f"{_HEAD}\n{keys}\n{auth}\n{_CONFIG_HEAD}\n{settings}"
+
+
+def _row(key: ServerKey | AuthKey) -> str:
+    return f"#   {key.name} = {key.example}\n#       {key.doc}\n"
 
 
 def _explained(setting: Setting) -> str:
@@ -51,7 +64,9 @@ def _facts(setting: Setting) -> str:
     return " ".join(facts)
 
 
-def _as_toml(value: Scalar) -> str:
+def _as_toml(value: Value) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_as_toml(one) for one in value)}]"
     if isinstance(value, bool):
         return "true" if value else "false"
     return f'"{value}"' if isinstance(value, str) else plain(value)

@@ -147,12 +147,17 @@ class Watch:
         )
 
     def _note_silence(self, problem: NoAnswer, begun: float) -> None:
+        if problem.not_asked:
+            log.warning("%s: not asked for its health: %s", self.backend.name, problem.reason)
+            return
         if problem.timed_out and self.backend.last_byte > begun:
             return  # busy is not dead: it sent bytes of an answer while we waited
         seconds, now = time.monotonic() - begun, self._pool.wall()
         self._pool.health(
             self.backend,
-            lambda h: h.check_failed(now, problem.reason, hopeless=problem.refused, seconds=seconds),
+            lambda h: h.check_failed(
+                now, problem.reason, hopeless=problem.refused, seconds=seconds
+            ),
         )
 
     # --- learning what it is and has

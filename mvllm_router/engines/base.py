@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 from uuid import UUID
 
 from mvllm_router.pool import Sample
+
+# Models of one server, and characters of a name: a server's path of a file may be one. What is
+# beyond is a mistake or malice, and would be in logs, metrics and answers.
+_MOST_MODELS = 4096
+_MOST_ALIASES = 16  # of one model: its whole entry is shown under each
+_LONGEST_NAME = 1024
 
 
 class Engine:
@@ -50,7 +57,8 @@ def is_uuid(text: str) -> bool:
 def read_models(document: object) -> dict[str, Mapping[str, Any]] | None:
     """Read the JSON of /v1/models into {name: entry}; None when it is no such list.
 
-    llama-server lists further names of a model in `aliases`.
+    llama-server lists further names of a model in `aliases`. Names that cannot be shown are left
+    out, and what is beyond the first few thousand.
     """
     entries = document.get("data") if isinstance(document, dict) else None
     if not isinstance(entries, list):
@@ -59,9 +67,14 @@ def read_models(document: object) -> dict[str, Mapping[str, Any]] | None:
         (name, entry)
         for entry in entries
         if isinstance(entry, dict)
-        for name in (entry.get("id"), *_list(entry.get("aliases")))
+        for name in (entry.get("id"), *_list(entry.get("aliases"))[:_MOST_ALIASES])
     ]
-    return {name: entry for name, entry in named if isinstance(name, str)}
+    usable = ((name, entry) for name, entry in named if isinstance(name, str) and _is_shown(name))
+    return dict(islice(usable, _MOST_MODELS))
+
+
+def _is_shown(name: str) -> bool:
+    return 0 < len(name) <= _LONGEST_NAME and name.isprintable()
 
 
 def _list(value: object) -> list[object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mvllm_router.engines.base import Engine
-from mvllm_router.engines.exposition import pattern, samples, total
+from mvllm_router.engines.exposition import samples, total
 from mvllm_router.pool import Sample
 
 _RUNNING = "llamacpp:requests_processing"
@@ -12,7 +12,7 @@ _PROMPT = "llamacpp:prompt_tokens_total"
 _GENERATION = "llamacpp:tokens_predicted_total"
 # No server has more; beyond it, the figure is a mistake.
 _MOST_SLOTS = 100_000
-_WANTED = pattern((_RUNNING, _WAITING, _PROMPT, _GENERATION))
+_WANTED = (_RUNNING, _WAITING, _PROMPT, _GENERATION)
 
 
 class LlamaCpp(Engine):

@@ -22,6 +22,24 @@ class Answer:
 
 FIRST = "/health"
 
+# What a JSON document may have in it: the event loop waits for as long as it is read, and an
+# aggregator's list of 400 models is half of this. Bytes, and commas: there is one for each value.
+_LONGEST_JSON = 1024 * 1024
+_MOST_COMMAS = 50_000
+
+
+def read_json(body: bytes) -> object:
+    """Read the JSON of an answer.
+
+    Raises:
+        ValueError: it is none, or so long that no engine means it.
+        RecursionError: it is nested too deeply.
+    """
+    if len(body) > _LONGEST_JSON or body.count(b",") > _MOST_COMMAS:
+        raise ValueError("the document is too long")
+    document: object = json.loads(body)
+    return document
+
 
 def next_question(answers: Mapping[str, Answer]) -> str | None:
     """Return the path to ask next, or None when `conclusion` has all that it needs."""
@@ -57,7 +75,7 @@ def _title(answer: Answer | None) -> str:
 
 def _object(answer: Answer) -> dict[str, object]:
     try:
-        document = json.loads(answer.body) if answer.status in (200, 503) else None
+        document = read_json(answer.body) if answer.status in (200, 503) else None
     except (ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}

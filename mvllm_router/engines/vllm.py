@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mvllm_router.engines.base import Engine
-from mvllm_router.engines.exposition import highest, pattern, samples, total
+from mvllm_router.engines.exposition import highest, samples, total
 from mvllm_router.pool import Sample
 
 _RUNNING = "vllm:num_requests_running"
@@ -11,7 +11,7 @@ _WAITING = "vllm:num_requests_waiting"
 _KV_USAGE = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")  # new name, old name
 _PROMPT = "vllm:prompt_tokens_total"
 _GENERATION = "vllm:generation_tokens_total"
-_WANTED = pattern((_RUNNING, _WAITING, *_KV_USAGE, _PROMPT, _GENERATION))
+_WANTED = (_RUNNING, _WAITING, *_KV_USAGE, _PROMPT, _GENERATION)
 
 
 class VLLM(Engine):

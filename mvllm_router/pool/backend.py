@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 from mvllm_router.config import ServerSpec
-from mvllm_router.pool.circuit import Circuit, CircuitState
+from mvllm_router.pool.circuit import Circuit
 from mvllm_router.pool.health import Health, State
 from mvllm_router.pool.load import Load, Scrape, estimate
 from mvllm_router.pool.rest import Rest
@@ -125,9 +125,8 @@ class Backend:
             return self.health.state.value
         if self.draining:
             return "drain"
-        circuit = self.circuit.state(now)
-        if circuit is not CircuitState.CLOSED:
-            return circuit.value
+        if not self.circuit.is_closed:
+            return self.circuit.state(now).value
         return "up" if self.rest.is_over(now) else "resting"
 
     def load(self, now: float) -> Load:

@@ -5,7 +5,8 @@
                                   └─── trial failed: twice as long a wait
 
 Health checks say whether a server answers; the circuit says whether what it answers is of any
-use. Requests that began before it opened tell nothing of what came after, and are not counted.
+use. Requests that began before it opened, or before the server came back, tell nothing of what
+came after: they are never counted, not even when it has closed again.
 """
 
 from __future__ import annotations
@@ -55,11 +56,11 @@ class Circuit:
         "_half_began",
         "_wait",
         "is_closed",
-        "opened_at",
         "openings",
         "reason",
         "retry_at",
         "rules",
+        "since",
         "trial",
     )
 
@@ -75,7 +76,7 @@ class Circuit:
         self.is_closed = True
         self.trial = False  # a request is on its way that decides
         self.reason = ""
-        self.opened_at = 0.0
+        self.since = now  # the last opening, or reset: what began before tells nothing
         self.retry_at = 0.0  # when a trial may begin
         self._wait = 0.0  # seconds, of the last opening
         self._closed_at = now
@@ -102,11 +103,11 @@ class Circuit:
     def succeeded(self, began: float, now: float) -> bool:
         """Count a request that was answered well; return whether that closed the circuit."""
         if self.is_closed:
-            if now - self._half_began >= self.rules.window / 2:
+            if began >= self.since:
                 self._turn(now)
-            self._good += 1
+                self._good += 1
             return False
-        if began <= self.opened_at:
+        if began <= self.since:
             return False
         self.is_closed = True
         self.trial = False
@@ -116,10 +117,16 @@ class Circuit:
         return True
 
     def failed(self, reason: str, began: float, now: float) -> bool:
-        """Count a request that the backend failed; return whether that opened the circuit."""
+        """Count a request that the backend failed; return whether that opened the circuit.
+
+        While it is open, only the trial counts, and what began after it. Last resorts that came
+        before would have it wait for long after a trouble that was short.
+        """
         if not self.is_closed:
-            if began > self.opened_at:
+            if began >= self.retry_at:
                 self._open(reason, now)
+            return False
+        if began < self.since:
             return False
         self._turn(now)
         self._bad += 1
@@ -131,9 +138,12 @@ class Circuit:
         return True
 
     def open(self, reason: str, now: float) -> bool:
-        """Open it for a reason that is certain; return whether it was closed."""
+        """Open it for a reason that is certain; return whether it was closed.
+
+        Where a trial is on its way, or due, that has failed with it.
+        """
         was_closed = self.is_closed
-        if was_closed:
+        if self.state(now) is not CircuitState.OPEN:
             self._open(reason, now)
         return was_closed
 
@@ -145,7 +155,7 @@ class Circuit:
 
     def end_trial(self, began: float) -> None:
         """Let the next one try: the trial that began then has ended, maybe showing nothing."""
-        if began > self.opened_at:
+        if began > self.since:
             self.trial = False
 
     # --- inside
@@ -158,13 +168,14 @@ class Circuit:
         self.is_closed = False
         self.trial = False
         self.reason = reason
-        self.opened_at = now
+        self.since = now
         self.retry_at = now + self._wait
 
     def _turn(self, now: float) -> None:
         """Move on to the next half of the window when this one is over.
 
-        Two halves are enough: what is counted is at most a window old, at least half of one.
+        Two halves are enough: nothing that is older than the window is counted, and all that is
+        younger than half of it.
         """
         half = self.rules.window / 2
         passed = now - self._half_began
@@ -173,7 +184,7 @@ class Circuit:
         kept = passed < 2 * half
         self._good_before, self._bad_before = (self._good, self._bad) if kept else (0, 0)
         self._good = self._bad = 0
-        self._half_began = now
+        self._half_began = self._half_began + half if kept else now
 
     def _forget_counts(self, now: float) -> None:
         self._good = self._bad = self._good_before = self._bad_before = 0

@@ -111,8 +111,10 @@ class Health:
         self.bad_checks = 0
         if self.state in (State.CHECKING, State.LOADING):
             self._recover("health check passed")
-        elif self.state is State.DOWN and self.good_checks >= GOOD_CHECKS_TO_RECOVER:
-            self._recover(f"{self.good_checks} health checks passed")
+        elif self.state is State.DOWN:
+            self.hopeless = False  # somebody answers there
+            if self.good_checks >= GOOD_CHECKS_TO_RECOVER:
+                self._recover(f"{self.good_checks} health checks passed")
         return None
 
     def check_failed(

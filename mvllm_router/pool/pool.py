@@ -202,6 +202,7 @@ class Pool:
         )
         if health.state is State.UP:  # it was away; what requests showed before is no more
             backend.circuit.reset(self.monotonic())
+            backend.rest.end()
 
     # --- what requests showed
 

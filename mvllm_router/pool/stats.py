@@ -58,7 +58,15 @@ class BackendStats:
 class RouterStats:
     """Counts of the router as clients see it."""
 
-    __slots__ = ("client_left", "duration", "in_flight", "queued", "requests")
+    __slots__ = (
+        "client_left",
+        "connections",
+        "duration",
+        "in_flight",
+        "queued",
+        "refused",
+        "requests",
+    )
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()  # by route and HTTP status
@@ -66,6 +74,8 @@ class RouterStats:
         self.client_left: Counter[str] = Counter()  # clients that left before the end, by route
         self.queued = Histogram()  # seconds that requests waited for room
         self.in_flight = 0  # relayed requests that are not finished, also those that wait
+        self.connections = 0  # clients that are connected
+        self.refused = 0  # connections refused because there were too many
 
     def finished(self, route: str, status: int, seconds: float) -> None:
         """Count a request that got its whole answer, `seconds` after it came."""

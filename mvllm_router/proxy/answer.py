@@ -77,6 +77,8 @@ def head_bytes(
 
 def frame(data: bytes, framing: Framing, *, ended: bool) -> bytes:
     """Return `data` as it goes over the wire, with the end of the body if it is that."""
+    if framing is Framing.NONE:
+        return b""
     if framing is not Framing.CHUNKED:
         return data
     end = b"0\r\n\r\n" if ended else b""

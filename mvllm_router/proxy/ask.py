@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from mvllm_router.auth import Caller
 from mvllm_router.engines import get as get_engine
 from mvllm_router.errors import SlowUpload, TooLarge
 from mvllm_router.pool import Backend
 from mvllm_router.proxy import headers
+from mvllm_router.proxy.bodies import MOST_BODIES
 from mvllm_router.proxy.client import Client
 from mvllm_router.proxy.connections import Connections
 from mvllm_router.proxy.front import FrontConnection
 from mvllm_router.proxy.inspect import model_of, with_model
 from mvllm_router.proxy.routes import Route
+
+# Bytes per second that an upload must come at, on average, once it has taken as long as a client
+# may be silent. Mobile networks are faster; a body in drops would be held for days.
+_SLOWEST = 1024
 
 
 @dataclass(slots=True)  # not frozen: that would cost 2 us per request
@@ -35,6 +41,13 @@ class Ask:
     client: Client
     front: FrontConnection
     caller: Caller
+    address: str  # of the client, as far as proxies in front are believed; "" if unknown
+    cors_lines: bytes  # headers of the answer for the web page that asks, each with its line end
+
+    def release_body(self) -> None:
+        """Let go of the body: the request will not be sent again. A second call does nothing."""
+        self.front.body.release()
+        self.body = b""
 
     def leave_if_gone(self) -> None:
         """Stop here if the client has left.
@@ -64,21 +77,23 @@ async def read_ask(
 
     Raises:
         TooLarge, SlowUpload, BadRequest: the client's mistakes.
+        Overloaded: all requests together hold too much already.
         asyncio.CancelledError: it has left.
     """
     front = request.protocol
     assert isinstance(front, FrontConnection)
     if front.transport is None:  # gone before we began
         raise asyncio.CancelledError
-    body = await _read_body(request, front.transport, max_body_size, patience)
+    body = await _read_body(request, front, max_body_size, patience)
     query = request.raw_path.partition("?")[2]
     content_type = request.headers.get("content-type", "")
+    permit = front.permit
     must_be_json = route.json and request.method == "POST"
     return Ask(
         route=route,
         method=request.method,
         query=query,
-        lines=headers.to_backend(request.raw_headers),
+        lines=headers.to_backend(request.raw_headers, front.trusted_proxy),
         body=body,
         model=model_of(body, content_type, query, must_be_json=must_be_json),
         request_id=request_id,
@@ -91,11 +106,13 @@ async def read_ask(
         ),
         front=front,
         caller=caller,
+        address=front.client_address(request),
+        cors_lines=permit.lines if permit else b"",
     )
 
 
 async def _read_body(
-    request: web.BaseRequest, transport: asyncio.Transport, limit: int, patience: float
+    request: web.BaseRequest, front: FrontConnection, limit: int, patience: float
 ) -> bytes:
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
@@ -104,21 +121,39 @@ async def _read_body(
         body = content.read_nowait()
         if len(body) > limit:
             raise _too_large(limit)
+        front.body.add(len(body), MOST_BODIES * limit)
         return body
-    expects = request.headers.get("expect", "").lower() == "100-continue"
-    if expects and request.version >= (1, 1):
-        transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    pieces, size = [], 0
+    _invite(request, front)
+    pieces, size, begun = [], 0, time.monotonic()
     while not content.at_eof():
-        try:
-            piece = await asyncio.wait_for(content.readany(), patience)
-        except asyncio.TimeoutError:
-            raise SlowUpload(f"Nothing of the request body came for {patience:g} s.") from None
+        piece = await _piece(content, patience)
         pieces.append(piece)
         size += len(piece)
         if size > limit:
             raise _too_large(limit)
+        front.body.add(len(piece), MOST_BODIES * limit)
+        seconds = time.monotonic() - begun
+        if seconds > patience and size < seconds * _SLOWEST:
+            raise SlowUpload(f"The request body came at less than {_SLOWEST} bytes per second.")
+    if (error := content.exception()) is not None:  # it ended where it could not be read on
+        raise error
     return b"".join(pieces)
+
+
+def _invite(request: web.BaseRequest, front: FrontConnection) -> None:
+    """Tell a client that waits for it to send its body."""
+    expects = request.headers.get("expect", "").lower() == "100-continue"
+    if expects and request.version >= (1, 1) and front.transport is not None:
+        front.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+async def _piece(content: StreamReader, patience: float) -> bytes:
+    try:
+        return await asyncio.wait_for(content.readany(), patience)
+    except asyncio.TimeoutError:
+        raise SlowUpload(f"Nothing of the request body came for {patience:g} s.") from None
+    except ConnectionError:  # it has left; see `leave_if_gone` for why we come here
+        raise asyncio.CancelledError from None
 
 
 def _too_large(limit: int) -> TooLarge:

@@ -45,6 +45,7 @@ class Attempts:
 
     __slots__ = (
         "_budget",
+        "_deaths",
         "_most",
         "_others",
         "_random",
@@ -73,6 +74,7 @@ class Attempts:
         self.again: Backend | None = None
         self._others = others
         self._budget = budget
+        self._deaths = 0
         self._most = 1 + max_retries
         self._random = random_share
 
@@ -91,7 +93,8 @@ class Attempts:
             trouble: what became of the last one.
             asked: seconds for which the backend wants to be left alone, if it said so.
         """
-        if self.count >= self._most or (trouble is Trouble.DIED and self.count > 1):
+        self._deaths += trouble is Trouble.DIED
+        if self.count >= self._most or self._deaths > 1:
             return False  # a request that two engines died of gets no third one
         if self._others.another(self.model, self.tried, well=trouble is Trouble.BUSY):
             return self._budget.take()

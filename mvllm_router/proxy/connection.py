@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # Above this, head and body are written one after the other instead of being copied together.
 _COPIED_BODY = 65536
-# Bytes of an answer's head; real ones have less than 1 kB.
+# Bytes of an answer's head, or of what follows its body; real ones have less than 1 kB.
 _LONGEST_HEAD = 131072
 
 _FRAMED_BY = frozenset((b"content-length", b"transfer-encoding"))
@@ -71,13 +71,13 @@ class Connection(asyncio.Protocol):
         "_answers_to_head",
         "_data",
         "_head",
-        "_head_size",
         "_headers",
         "_parser",
         "_phase",
         "_pool",
         "_reading_paused",
         "_reason",
+        "_since_body",
         "_surplus",
         "_until_close",
         "idle_since",
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._reason = b""
         self._head: Head | None = None
-        self._head_size = 0
+        self._since_body = 0  # bytes that brought nothing of the body: heads, trailers
         self._data: list[bytes] = []
         self._until_close = False
         self._answers_to_head = False
@@ -178,8 +178,6 @@ class Connection(asyncio.Protocol):
         if receiver is None:  # nobody asked for this; never read it as the next answer
             self._pool.forget(self)
             return self.abort()
-        if self._phase is Phase.HEAD:
-            self._head_size += len(data)
         problem = self._parse(data)
         self._hand_on(receiver)
         if problem and self.receiver is receiver:
@@ -199,8 +197,9 @@ class Connection(asyncio.Protocol):
             if self._phase is not Phase.ENDED:
                 return str(error) or type(error).__name__
             self._surplus = True
-        if self._phase is Phase.HEAD and self._head_size > _LONGEST_HEAD:
-            return f"its head is longer than {_LONGEST_HEAD} bytes"
+        self._since_body = 0 if self._data else self._since_body + len(data)
+        if self._since_body > _LONGEST_HEAD and self._phase is not Phase.ENDED:
+            return f"its head or its trailers are longer than {_LONGEST_HEAD} bytes"
         return ""
 
     def eof_received(self) -> bool:
@@ -209,6 +208,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         phase, self._phase = self._phase, Phase.CLOSED
         receiver, self.receiver = self.receiver, None
+        if self.transport is not None:
+            self.transport.close()  # else Python 3.10 warns of a forgotten TLS connection
         if receiver is None:
             self._pool.forget(self)
         elif error is None and phase is Phase.BODY and self._until_close:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
-from functools import cache
 from urllib.parse import quote, urlsplit
 
 from mvllm_router.config import ServerSpec
+from mvllm_router.errors import OutOfConnections
+from mvllm_router.files import is_out_of_files
 from mvllm_router.proxy.connection import Connection
 from mvllm_router.proxy.failure import Failure
+from mvllm_router.tls import TlsError, client_context, explain
 
 # Seconds. uvicorn and llama-server close a connection that idles for 5 s; being first
 # keeps requests from meeting a connection that is closing under them.
 IDLE_LIMIT = 4.0
+# Seconds after which a client may try again when there is no file left for a connection.
+_RETRY_AFTER = 2
 # What may stand in a path as it is (RFC 3986), with what is escaped already.
 _PATH = "/%:@!$&'()*+,;=~-._"
 
@@ -43,13 +46,13 @@ class Connections:
 
     def adopt(self, spec: ServerSpec) -> None:
         """Use another key, other headers or TLS settings from now on; the address stays."""
-        if self._spec is not None and spec.tls_verify != self._spec.tls_verify:
+        if self._spec is not None and _tls_of(spec) != _tls_of(self._spec):
             self._close_idle()  # they were opened under the other rule
         self._spec = spec
         url = urlsplit(spec.url)
         self._host = url.hostname or ""
         self._port = url.port or (443 if url.scheme == "https" else 80)
-        self._tls = _tls_context(spec.tls_verify) if url.scheme == "https" else None
+        self._is_tls = url.scheme == "https"
         self.path_prefix = quote(url.path.rstrip("/"), safe=_PATH).encode("ascii")
         self.fixed_lines = _fixed_lines(spec, url.netloc)
         # Of these a client's own are left out: the configured ones count.
@@ -70,23 +73,29 @@ class Connections:
 
         Raises:
             CannotConnect: nobody listens, the name is unknown, TLS fails, or it took too long.
+            OutOfConnections: the system lets us open no more; that is not the backend's fault.
         """
-        loop = asyncio.get_running_loop()
-        opening = loop.create_connection(
-            lambda: Connection(self),
-            self._host,
-            self._port,
-            ssl=self._tls,
-        )
         try:
-            _, connection = await asyncio.wait_for(opening, timeout)
+            _, connection = await asyncio.wait_for(self._opening(), timeout)
         except asyncio.TimeoutError:
             raise CannotConnect(Failure.CONNECT_TIMEOUT, f"after {timeout:g} s") from None
         except ConnectionRefusedError:
             raise CannotConnect(Failure.REFUSED, "") from None
-        except (OSError, UnicodeError) as error:  # also TLS, unknown names, impossible names
-            raise CannotConnect(Failure.UNREACHABLE, str(error)) from None
+        # also unknown names and impossible names
+        except (OSError, UnicodeError, TlsError) as error:
+            if is_out_of_files(error):
+                raise OutOfConnections(
+                    "The router has as many files open as it may.", retry_after=_RETRY_AFTER
+                ) from None
+            raise CannotConnect(Failure.UNREACHABLE, explain(error)) from None
         return connection
+
+    async def _opening(self) -> tuple[asyncio.Transport, Connection]:
+        assert self._spec is not None
+        tls = client_context(self._spec) if self._is_tls else None
+        return await asyncio.get_running_loop().create_connection(
+            lambda: Connection(self), self._host, self._port, ssl=tls
+        )
 
     def put_back(self, connection: Connection) -> None:
         """Take a connection back that has done its work."""
@@ -126,10 +135,5 @@ def _fixed_lines(spec: ServerSpec, host: str) -> bytes:
     return "".join(f"{name}: {value}\r\n" for name, value in lines).encode()
 
 
-@cache  # making one reads all certificates of the system: 20 ms
-def _tls_context(verify: bool) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if not verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+def _tls_of(spec: ServerSpec) -> tuple[bool, str, str, str, str]:
+    return spec.tls_verify, spec.tls_ca, spec.tls_cert, spec.tls_key, spec.tls_stamp

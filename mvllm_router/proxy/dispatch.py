@@ -133,26 +133,33 @@ class Dispatch:
     async def _wait(self, model: str | None, tried: Collection[Backend]) -> Lease:
         if len(self._queue) >= self.rules.limit:
             raise Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
-        waiter = Waiter(model, tried, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(model, tried, loop.create_future())
+        # Not `asyncio.wait_for`: before Python 3.12 it forgets that it was cancelled when a place
+        # comes in the same moment, and a client that has left would keep it.
+        deadline = loop.call_later(
+            self.rules.timeout, self._tell_too_late, waiter, self.rules.timeout
+        )
         self._queue.join(waiter)
         begun = self.pool.monotonic()
         try:
-            return await asyncio.wait_for(asyncio.shield(waiter.tell), self.rules.timeout)
-        except asyncio.TimeoutError:
-            _give_up(waiter.tell)
-            raise self._too_late(model) from None
+            return await waiter.tell
         except asyncio.CancelledError:
-            _give_up(waiter.tell)
+            _give_back(waiter.tell)
             raise
         finally:
+            deadline.cancel()
             self._queue.leave(waiter)
             self.pool.stats.queued.observe(self.pool.monotonic() - begun)
 
-    def _too_late(self, model: str | None) -> RouterError:
-        if not self._candidates(model, ()):
-            return self._nobody(model)
-        text = f"No server had room within {self.rules.timeout:g} s."
-        return Overloaded(text, retry_after=RETRY_AFTER)
+    def _tell_too_late(self, waiter: Waiter, seconds: float) -> None:
+        if waiter.tell.done():
+            return
+        if self._candidates(waiter.model, waiter.tried):
+            text = f"No server had room within {seconds:g} s."
+            waiter.tell.set_exception(Overloaded(text, retry_after=RETRY_AFTER))
+        else:
+            waiter.tell.set_exception(self._nobody(waiter.model))
 
     def stop(self, error: RouterError) -> None:
         """End all waiting with `error`."""
@@ -186,11 +193,9 @@ class Dispatch:
         return True
 
 
-def _give_up(place: asyncio.Future[Lease]) -> None:
+def _give_back(place: asyncio.Future[Lease]) -> None:
     """Give back a place that was handed over to a request that no longer wants it."""
-    if not place.done():
-        place.cancel()
-    elif not place.cancelled() and place.exception() is None:
+    if not place.cancelled() and place.exception() is None:
         place.result().release()
 
 

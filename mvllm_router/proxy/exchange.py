@@ -229,6 +229,8 @@ class Exchange:
         if self._hide_errors and head.status >= 500:
             self._leave_connection(ended)
             head, data, ended, is_stream = *hidden.answer(head), True, False
+        elif self._hide_errors and is_stream:
+            head = hidden.stream(head)
         if is_stream:
             self._cutter = sse.EventCutter()
             self.backend.stats.ttft.observe(self.last_byte - self._arrived)

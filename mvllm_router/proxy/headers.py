@@ -21,6 +21,18 @@ HOP_BY_HOP = frozenset(
         b"upgrade",
     )
 )
+# For whom a proxy says that it asks. Anybody can write them, so only trusted proxies are believed.
+FORWARDING = frozenset(
+    (
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-port",
+        b"x-forwarded-prefix",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+    )
+)
 # The router writes these itself; a client's credentials are for the router alone.
 _NOT_TO_BACKENDS = HOP_BY_HOP | {
     b"host",
@@ -30,12 +42,31 @@ _NOT_TO_BACKENDS = HOP_BY_HOP | {
     b"x-api-key",
     b"x-request-id",
 }
-_NOT_TO_CLIENTS = HOP_BY_HOP | {
-    b"content-length",
-    b"x-request-id",
-    b"x-router-backend",
-    b"x-router-attempts",
-}
+_NOT_FROM_CLIENTS = _NOT_TO_BACKENDS | FORWARDING
+# Which web pages may read an answer is the router's to say (see cors.py).
+_CORS = frozenset(
+    b"access-control-" + name
+    for name in (
+        b"allow-credentials",
+        b"allow-headers",
+        b"allow-methods",
+        b"allow-origin",
+        b"allow-private-network",
+        b"expose-headers",
+        b"max-age",
+    )
+)
+_NOT_TO_CLIENTS = (
+    HOP_BY_HOP
+    | _CORS
+    | {
+        b"content-length",
+        b"x-request-id",
+        b"x-router-backend",
+        b"x-router-attempts",
+    }
+)
+_FORWARDED_FOR = b"x-forwarded-for"
 _STREAM_HEADERS = frozenset((b"x-accel-buffering", b"cache-control"))
 
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
@@ -52,10 +83,24 @@ def named_by_connection(headers: RawHeaders) -> frozenset[bytes]:
     return frozenset(names)
 
 
-def to_backend(headers: RawHeaders) -> bytes:
-    """Return the lines of a request that a backend gets, each with its line end."""
-    barred = _NOT_TO_BACKENDS | named_by_connection(headers)
-    return _lines(headers, barred)
+def to_backend(headers: RawHeaders, proxy: str | None = None) -> bytes:
+    """Return the lines of a request that a backend gets, each with its line end.
+
+    `proxy` is the address of the trusted proxy that sent it, if one did: then what it says of
+    its client goes on, and its own address with it.
+    """
+    if proxy is None:
+        return _lines(headers, _barred(_NOT_FROM_CLIENTS, headers))
+    barred = _barred(_NOT_TO_BACKENDS, headers)
+    chain = [] if _FORWARDED_FOR in barred else [forwarded_for(headers)]
+    chain = [*filter(None, chain), proxy.encode("ascii")]
+    lines = _lines(headers, barred | {_FORWARDED_FOR})
+    return lines + b"x-forwarded-for: %b\r\n" % b", ".join(chain)
+
+
+def forwarded_for(headers: RawHeaders) -> bytes:
+    """Return the addresses in X-Forwarded-For, in one line."""
+    return b", ".join(value for name, value in headers if name.lower() == _FORWARDED_FOR)
 
 
 def without(lines: bytes, names: frozenset[bytes]) -> bytes:
@@ -73,11 +118,17 @@ def to_client(headers: RawHeaders, *, is_event_stream: bool) -> bytes:
 
     A server-sent stream is marked so that no cache or proxy on the way holds it back.
     """
-    barred = _NOT_TO_CLIENTS | named_by_connection(headers)
+    barred = _barred(_NOT_TO_CLIENTS, headers)
     if not is_event_stream:
         return _lines(headers, barred)
     kept = _lines(headers, barred | _STREAM_HEADERS)
     return kept + b"x-accel-buffering: no\r\ncache-control: no-cache\r\n"
+
+
+def _barred(names: frozenset[bytes], headers: RawHeaders) -> frozenset[bytes]:
+    """Return `names` and those that the message declares to be hop-by-hop."""
+    named = named_by_connection(headers)
+    return names | named if named else names
 
 
 def _lines(headers: RawHeaders, barred: Iterable[bytes]) -> bytes:

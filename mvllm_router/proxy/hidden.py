@@ -10,7 +10,9 @@ from mvllm_router.proxy.connection import Head
 
 _ERROR = AttemptsFailed("The server failed this request.")
 # An event that is an error and nothing else, as engines put it into a stream that has begun.
-_ERROR_EVENT = re.compile(rb'(?m)^data: ?\{ ?"(?:error|object": ?"error)".*$')
+_ERROR_EVENT = re.compile(
+    rb'(?:^|(?<=[\r\n]))data:[ \t]*\{[ \t]*"(?:error|(?:object|type)"[ \t]*:[ \t]*"error)"[^\r\n]*'
+)
 
 
 def answer(head: Head) -> tuple[Head, bytes]:
@@ -24,6 +26,12 @@ def answer(head: Head) -> tuple[Head, bytes]:
     if asked is not None:
         headers.append((b"retry-after", asked))
     return Head(head.status, head.reason, headers, head.keeps_alive, False), body
+
+
+def stream(head: Head) -> Head:
+    """Return the head of a stream whose events may get another text, and so another length."""
+    headers = [(name, value) for name, value in head.headers if name.lower() != b"content-length"]
+    return Head(head.status, head.reason, headers, head.keeps_alive, head.until_close)
 
 
 def events(data: bytes) -> bytes:

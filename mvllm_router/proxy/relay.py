@@ -66,6 +66,7 @@ class Relay:
         self.budget = RetryBudget(pool.monotonic)
         self.active: set[Exchange] = set()
         self._connections: dict[Backend, Connections] = {}
+        self._stopping = asyncio.Event()
 
     async def serve(
         self, request: web.BaseRequest, route: Route, request_id: str, caller: Caller
@@ -137,7 +138,15 @@ class Relay:
                 self._go_on_or_raise(attempts, outcome)
             lease.backend.stats.retries[outcome.reason] += 1
             if attempts.pause:
-                await asyncio.sleep(attempts.pause)
+                await self._pause(attempts.pause)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait before the only server is asked again; not for longer than the router runs."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except asyncio.TimeoutError:
+            return
+        raise _stopped()
 
     async def _lease(self, attempts: Attempts) -> Lease:
         try:
@@ -310,15 +319,19 @@ class Relay:
 
     def stop(self) -> None:
         """End what runs and what waits, telling the clients, because the router stops."""
-        error = NoBackend("The router is stopping.", retry_after=RETRY_AFTER)
-        self.dispatch.stop(error)
+        self._stopping.set()
+        self.dispatch.stop(_stopped())
         for exchange in list(self.active):
-            exchange.stop(error)
+            exchange.stop(_stopped())
 
     def close(self) -> None:
         """Close all connections to backends."""
         for connections in self._connections.values():
             connections.close()
+
+
+def _stopped() -> NoBackend:
+    return NoBackend("The router is stopping.", retry_after=RETRY_AFTER)
 
 
 def _all_failed(attempts: Attempts) -> AttemptsFailed:

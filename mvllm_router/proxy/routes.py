@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from urllib.parse import unquote
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,27 @@ _KNOWN |= {f"/{name}": _KNOWN[f"/v1/{name}"] for name in _SHORT}
 
 
 # Segments that servers and proxies on the way resolve, and so would leave /v1/ by.
-_SLASH = r"(?:[/\\]|%2f|%5c)"
-_DOT_SEGMENT = re.compile(rf"{_SLASH}(?:\.|%2e){{1,2}}(?:{_SLASH}|$)", re.IGNORECASE)
+_DOT_SEGMENT = re.compile(r"[/\\]\.{1,2}(?:[/\\]|$)")
+# A server decodes a path once, a proxy in front of it perhaps too; no honest path needs more.
+_MOST_DECODED = 4
 
 
 def relayed(path: str) -> Route | None:
     """Return how `path` (without its query) is relayed; None if it is not."""
     route = _KNOWN.get(path)
-    if route is None and path.startswith("/v1/") and not _DOT_SEGMENT.search(path):
+    if route is None and path.startswith("/v1/") and not _leads_out(path):
         return Route("/v1/*", path, False)
     return route
+
+
+def _leads_out(path: str) -> bool:
+    """Tell whether somebody who decodes and resolves `path` could come out of /v1/."""
+    if "#" in path:  # what follows is no part of it
+        return True
+    for _ in range(_MOST_DECODED):
+        if _DOT_SEGMENT.search(path):
+            return True
+        encoded, path = path, unquote(path)
+        if path == encoded:
+            return False
+    return True

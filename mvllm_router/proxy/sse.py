@@ -9,14 +9,16 @@ import re
 LONGEST_HELD = 65536
 
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+_OVERLAP = max(map(len, _ENDS)) - 1  # bytes of an end that may have come before the rest of it
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,15})')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,15})')
 
 
-def has_event(data: bytes) -> bool:
-    """Tell whether `data` has the end of an event in it."""
-    return any(mark in data for mark in _ENDS)
+def has_event(data: bytes | bytearray, since: int = 0) -> bool:
+    """Tell whether `data` has the end of an event in it; its first `since` bytes have none."""
+    begin = max(0, since - _OVERLAP)
+    return any(data.find(mark, begin) >= 0 for mark in _ENDS)
 
 
 def ends_event(data: bytes) -> bool:
@@ -34,23 +36,39 @@ class EventCutter:
     __slots__ = ("held",)
 
     def __init__(self) -> None:
-        self.held = b""
+        self.held = bytearray()  # no event ends in it
 
     def cut(self, data: bytes) -> bytes:
-        """Return all that can be passed on now; it ends with the end of an event."""
-        if not self.held and data.endswith(b"\n\n"):
+        """Return all that can be passed on now; it ends with the end of an event.
+
+        What is held is not looked at again, nor copied: its event may come byte by byte.
+        """
+        held = self.held
+        if not held and data.endswith(b"\n\n"):
             return data
-        data = self.held + data
-        end = max(data.rfind(mark) + len(mark) if mark in data else 0 for mark in _ENDS)
-        if not end and len(data) > LONGEST_HELD:
-            end = len(data)
-        self.held = data[end:]
-        return data[:end]
+        searched = max(0, len(held) - _OVERLAP)
+        held += data
+        end = _last_end(held, searched)
+        if not end:
+            return self.rest() if len(held) > LONGEST_HELD else b""
+        passed = bytes(held[:end])
+        del held[:end]
+        return passed
 
     def rest(self) -> bytes:
         """Return what was held, at the stream's own end."""
-        held, self.held = self.held, b""
-        return held
+        held, self.held = self.held, bytearray()
+        return bytes(held)
+
+
+def _last_end(data: bytes | bytearray, begin: int) -> int:
+    """Return where the last event ends whose end begins at `begin` or later; 0 if none does."""
+    end = 0
+    for mark in _ENDS:
+        at = data.rfind(mark, begin)
+        if at >= 0 and at + len(mark) > end:
+            end = at + len(mark)
+    return end
 
 
 def error_in_first_event(data: bytes) -> tuple[int, bytes] | None:
@@ -64,7 +82,7 @@ def error_in_first_event(data: bytes) -> tuple[int, bytes] | None:
     line = re.split(rb"\r\n|\r|\n", event, maxsplit=1)[0]
     try:
         document = json.loads(line[len(b"data:") :])
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     error = document.get("error") if isinstance(document, dict) else None
     code = error.get("code") if isinstance(error, dict) else None

@@ -3,7 +3,8 @@
     python -m mvllm_router.sim --dialect vllm --model tiny --slots 4 --tps 50
     python -m mvllm_router.sim --engine vllm:tiny:slots=8:tps=60 --engine llama.cpp:tiny
 
-One JSON line on stdout says where they listen: {"url": ..., "urls": [...]}.
+One JSON line on stdout says where they listen: {"url": ..., "urls": [...]}. With --parent-pipe
+they end with stdin, and take commands there, see mvllm_router/sim/commands.py.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from mvllm_router import __version__
+from mvllm_router.sim.commands import Commands
 from mvllm_router.sim.engine import SimEngine
 from mvllm_router.sim.process import ParentPipe, announce, run, stop_on_signals
 from mvllm_router.sim.profile import DialectName, Profile
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0: a free one; others follow it")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--parent-pipe", action="store_true", help="end when stdin ends")
+    parser.add_argument("--parent-pipe", action="store_true", help="obey stdin, end with it")
     return parser
 
 
@@ -88,17 +90,24 @@ def _profiles(options: argparse.Namespace) -> list[Profile]:
 async def _serve(options: argparse.Namespace, profiles: list[Profile]) -> None:
     stop = asyncio.Event()
     stop_on_signals(stop)
-    if options.parent_pipe:
-        ParentPipe(stop)
+    pipe = ParentPipe(stop) if options.parent_pipe else None
     async with AsyncExitStack() as stack:
-        urls = []
+        engines = []
         for index, profile in enumerate(profiles):
             engine = SimEngine(profile, seed=options.seed + index)
             stack.push_async_callback(engine.stop)
             await engine.start(options.host, options.port + index if options.port else 0)
-            urls.append(engine.url)
-        announce({"url": urls[0], "urls": urls})
+            engines.append(engine)
+        announce({"url": engines[0].url, "urls": [engine.url for engine in engines]})
+        if pipe is not None:
+            commands = asyncio.ensure_future(_obey(pipe, Commands(engines)))
+            stack.callback(commands.cancel)
         await stop.wait()
+
+
+async def _obey(pipe: ParentPipe, commands: Commands) -> None:
+    while (line := await pipe.line()) is not None:
+        announce(commands.answer(line))
 
 
 def main() -> None:

@@ -63,7 +63,7 @@ class ParentPipe:
         while chunk := os.read(sys.stdin.fileno(), _CHUNK):
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
-                self._tell(line.decode())
+                self._tell(line.decode(errors="replace"))
         self._tell(None)
 
     def _tell(self, line: str | None) -> None:

@@ -56,6 +56,11 @@ class Answer:
             return ESCAPED[(first + start * step) % size]
         return "".join([ESCAPED[(first + i * step) % size] for i in range(start, start + count)])
 
+    def text(self, count: int) -> str:
+        """The first `count` tokens as a client reads them."""
+        text: str = json.loads(f'"{self.escaped(0, count)}"')
+        return text
+
     def merges(self, position: int) -> bool:
         """Whether a fast vLLM would send this token together with the one after it."""
         return (self._start + position * 5) % 4 == 0

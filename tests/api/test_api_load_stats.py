@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from pool_kit import Clock, add_up, eject, new_pool, refuse, scraped, spec
+from pool_kit import Clock, add_up, fail_checks, new_pool, refuse, scraped, spec
 
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.pool import Pool, Sample
@@ -124,7 +124,7 @@ def test_last_updated_is_the_scrape_or_else_the_check() -> None:
     assert document(pool)["servers"][1]["last_updated"] == "2023-11-14T22:13:00.000+00:00"
 
 
-@pytest.mark.parametrize("out", [refuse, eject])
+@pytest.mark.parametrize("out", [refuse, fail_checks])
 def test_a_server_that_is_out_has_the_predecessors_word_for_it(out: Any) -> None:
     pool = new_pool()
     out(pool, add_up(pool, "a"))

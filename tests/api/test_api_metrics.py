@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from pool_kit import Clock, add_up, new_pool, refuse, scraped
 from prometheus_client.metrics_core import Metric
@@ -9,14 +11,34 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from mvllm_router import __version__
 from mvllm_router.api.metrics import CONTENT_TYPE, METRICS, MetricRow, metrics_text, registry
-from mvllm_router.config import ServerSpec
+from mvllm_router.auth import Gate
+from mvllm_router.config import Config, KeySpec, ServerSpec, Settings
+from mvllm_router.errors import ModelNotAllowed, RateLimited
 from mvllm_router.pool import Pool, Sample
 
 Labels = dict[str, str]
 
 
+def gate(*keys: KeySpec) -> Gate:
+    return Gate(Config(servers=(), settings=Settings(), keys=keys))
+
+
+def used_gate() -> Gate:
+    """A gate with one key, of which everything that can be counted has been."""
+    made = gate(KeySpec("alice", b"digest", max_concurrent_requests=1, models=("tiny",)))
+    (alice,) = made.holders
+    alice.admit("tiny")
+    alice.used(5, 7)
+    with pytest.raises(RateLimited):
+        alice.admit("tiny")
+    for _ in range(2):
+        with pytest.raises(ModelNotAllowed):
+            alice.admit("big")
+    return made
+
+
 def families(pool: Pool) -> dict[str, Metric]:
-    text = metrics_text(registry(pool)).decode()
+    text = metrics_text(registry(pool, used_gate())).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -90,6 +112,13 @@ def test_the_names_of_counters_end_in_total_and_all_are_the_routers(busy: Pool) 
         ("router_inter_token_seconds_bucket", {"backend": "a", "le": "0.01"}, 0),
         ("router_inter_token_seconds_bucket", {"backend": "a", "le": "0.02"}, 1),
         ("router_inter_token_seconds_bucket", {"backend": "a", "le": "+Inf"}, 1),
+        ("router_key_requests_total", {"key": "alice"}, 1),
+        ("router_key_refused_total", {"key": "alice", "reason": "concurrent"}, 1),
+        ("router_key_refused_total", {"key": "alice", "reason": "model"}, 2),
+        ("router_key_refused_total", {"key": "alice", "reason": "requests"}, 0),
+        ("router_key_tokens_total", {"key": "alice", "kind": "prompt"}, 5),
+        ("router_key_tokens_total", {"key": "alice", "kind": "completion"}, 7),
+        ("router_key_in_flight", {"key": "alice"}, 1),
         ("router_request_duration_seconds_count", {"route": "/v1/chat/completions"}, 1),
     ],
 )
@@ -110,7 +139,7 @@ def test_figures_are_those_of_the_moment_of_asking() -> None:
     pool = new_pool(clock)
     backend = add_up(pool, "a")
     scraped(pool, backend, running=2)
-    made = registry(pool)
+    made = registry(pool, gate())
     pool.lease(backend)
     refuse(pool, backend)
     clock.advance(1.5)
@@ -118,6 +147,21 @@ def test_figures_are_those_of_the_moment_of_asking() -> None:
     assert 'router_backend_in_flight{backend="a"} 1.0' in text
     assert 'router_backend_up{backend="a"} 0.0' in text
     assert 'router_backend_scrape_age_seconds{backend="a"} 1.5' in text
+
+
+def test_keys_that_come_and_go_with_a_reload_do_so_here() -> None:
+    live = used_gate()
+    made = registry(new_pool(), live)
+    live.adopt(Config(servers=(), settings=Settings(), keys=(KeySpec("bob", b"other"),)))
+    text = metrics_text(made).decode()
+    assert "alice" not in text
+    assert 'router_key_requests_total{key="bob"} 0.0' in text
+    assert 'router_key_refused_total{key="bob",reason="tokens"} 0.0' in text
+
+
+def test_without_keys_nothing_is_said_of_them() -> None:
+    text = metrics_text(registry(new_pool(), gate())).decode()
+    assert not re.search(r"^router_key_", text, re.MULTILINE)
 
 
 def test_what_a_server_does_not_say_is_left_out() -> None:

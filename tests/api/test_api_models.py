@@ -8,6 +8,8 @@ import pytest
 from pool_kit import add_up, checked, new_pool, refuse, spec
 
 from mvllm_router.api.models import model_cards, model_document, models_document
+from mvllm_router.auth import Holder
+from mvllm_router.config import KeySpec
 from mvllm_router.errors import ModelNotFound
 from mvllm_router.pool import Pool
 
@@ -69,6 +71,18 @@ def test_one_model_is_found_by_its_name_or_alias() -> None:
     add(pool, "a", {"Qwen/Qwen3-8B": card("Qwen/Qwen3-8B")}, aliases={"q": "Qwen/Qwen3-8B"})
     assert model_document(pool, "Qwen/Qwen3-8B") == card("Qwen/Qwen3-8B")
     assert model_document(pool, "q") == card("q")
+
+
+def test_a_caller_is_shown_only_the_models_it_may_use() -> None:
+    pool = new_pool()
+    add(pool, "a", {"big": card("big"), "tiny": card("tiny")}, aliases={"gpt-4o": "big"})
+    alice = Holder(KeySpec("alice", b"digest", models=("gpt-4o", "absent")), pool.monotonic)
+    assert models_document(pool, alice)["data"] == [card("gpt-4o")]
+    assert model_document(pool, "gpt-4o", alice) == card("gpt-4o")
+    for name in ("big", "absent"):
+        with pytest.raises(ModelNotFound) as caught:
+            model_document(pool, name, alice)
+        assert caught.value.message.endswith("There are: gpt-4o")
 
 
 @pytest.mark.parametrize(

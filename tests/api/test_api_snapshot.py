@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from pool_kit import add_up, new_pool, refuse, scraped
 
 from mvllm_router import __version__
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.snapshot import About, snapshot_document
+from mvllm_router.auth import Holder
+from mvllm_router.config import KeySpec
+from mvllm_router.errors import RateLimited
 from mvllm_router.pool import Pool
 
 ABOUT = About("http://127.0.0.1:8888", "least_load", "servers.toml", started=1_699_999_990.0)
@@ -42,6 +46,31 @@ def test_it_says_what_the_router_is_and_does() -> None:
     }
     assert {key: read[key] for key in about} == about
     assert read["requests"] == {"total": 3, "errors": 1, "client_left": 1}
+
+
+def test_it_says_what_each_key_has_had_and_nothing_secret() -> None:
+    pool = new_pool()
+    alice = Holder(KeySpec("alice", b"digest", requests_per_minute=2), pool.monotonic)
+    for _ in range(2):
+        alice.admit("m")
+    for _ in range(3):
+        with pytest.raises(RateLimited):
+            alice.admit("m")
+    alice.release()
+    alice.used(5, 7)
+    shown = snapshot_document(pool, ABOUT, 0, False, [alice])
+    assert shown["keys"] == [
+        {
+            "name": "alice",
+            "requests": 2,
+            "in_flight": 1,
+            "refused": 3,
+            "prompt_tokens": 5,
+            "completion_tokens": 7,
+        }
+    ]
+    assert "digest" not in str(shown)
+    assert document(pool)["keys"] == []
 
 
 def test_it_says_that_the_router_is_stopping() -> None:

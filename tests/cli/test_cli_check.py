@@ -96,6 +96,34 @@ async def test_a_file_that_is_not_there_ends_with_2(tmp_path: Path) -> None:
     assert "`router init` writes one" in done.err
 
 
+async def test_keys_of_clients_are_counted_and_named_and_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "servers.toml"
+    file.write_text(
+        'servers = ["http://gpu1"]\n'
+        'auth.keys = [{ name = "alice", key = "geheim" }, { name = "bob", key_env = "BOB_KEY" }]\n'
+        '[config]\napi_key = "auch geheim"\n'
+    )
+    done = await router("check", cwd=tmp_path, BOB_KEY="geheim 3")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[-1] == (
+        "servers.toml: no problems, 1 server, 3 keys of clients (--connect asks)"
+    )
+    as_json = await router("check", "--json", cwd=tmp_path, BOB_KEY="geheim 3")
+    assert json.loads(as_json.out)["keys"] == ["alice", "bob", "default"]
+    assert "geheim" not in done.out + as_json.out + as_json.err
+    done = await router("check", cwd=tmp_path)
+    assert done.code == 2
+    assert "the environment variable `BOB_KEY` is not set" in done.err
+
+
+async def test_a_table_of_keys_without_any_is_a_warning_and_ok(tmp_path: Path) -> None:
+    (tmp_path / "servers.toml").write_text("[auth]\nkeys = []\n")
+    done = await router("check", cwd=tmp_path)
+    assert done.code == 0
+    assert done.err.startswith("warning: there is no key in [auth], so that everybody may come in")
+    assert done.out == "servers.toml: no servers\n"
+
+
 # --- check --connect
 
 
@@ -153,4 +181,5 @@ async def test_connect_is_there_for_programs(start_sim: StartSim, tmp_path: Path
                 "models": ["tiny"],
             }
         ],
+        "keys": [],
     }

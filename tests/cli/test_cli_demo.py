@@ -31,6 +31,25 @@ async def test_it_serves_traffic_over_three_servers_and_a_key(tmp_path: Path) ->
         assert models == {"demo-large", "demo-small"}
 
 
+async def test_its_traffic_has_a_key_of_its_own_where_a_file_asks_for_keys(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('[[auth.keys]]\nname = "alice"\nkey = "k"\n')
+    async with running("--demo", "-c", "own.toml", cwd=tmp_path) as router:
+        requests = {"demo": 0, "alice": 0}
+        async with aiohttp.ClientSession(headers={"x-api-key": "k"}) as session:
+            while not requests["demo"]:
+                async with session.get(f"{router.url}/router/snapshot") as response:
+                    keys = (await response.json())["keys"]
+                requests = {key["name"]: key["requests"] for key in keys}
+        assert requests["alice"] == 0
+
+
+async def test_a_file_with_a_key_of_that_name_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text('[[auth.keys]]\nname = "demo"\nkey = "k"\n')
+    done = await router("run", "--demo", "-c", "own.toml", cwd=tmp_path)
+    assert done.code == 2
+    assert "a key called `demo`" in done.err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 async def test_no_process_is_left_behind(number: int, tmp_path: Path) -> None:
     async with running("--demo", cwd=tmp_path) as router:

@@ -14,13 +14,19 @@ from cli_kit import Done, environment, finish, router
 
 from mvllm_router import __version__
 
+COMMANDS = ("run", "status", "drain", "enable", "reload", "init", "check", "version")
+
 
 def fits(text: str, columns: int) -> bool:
     return all(len(line) <= columns for line in text.splitlines())
 
 
 @pytest.mark.parametrize("columns", [80, 120])
-@pytest.mark.parametrize("words", [(), ("run",), ("status",), ("init",), ("check",), ("version",)])
+@pytest.mark.parametrize(
+    "words",
+    [(), *((name,) for name in COMMANDS)],
+    ids=lambda words: words[0] if words else "router",
+)
 async def test_help_is_there_for_every_command_and_fits(
     words: tuple[str, ...], columns: int, tmp_path: Path
 ) -> None:
@@ -32,7 +38,7 @@ async def test_help_is_there_for_every_command_and_fits(
 
 async def test_the_commands_are_listed_and_the_old_name_of_check_is_not(tmp_path: Path) -> None:
     done = await router("--help", cwd=tmp_path)
-    assert all(f" {name} " in done.out for name in ("run", "status", "init", "check", "version"))
+    assert all(f" {name} " in done.out for name in COMMANDS)
     assert "check-config" not in done.out
     assert "Exit codes: 0 ok" in done.out
     assert (await router("check-config", "--help", cwd=tmp_path)).code == 0

@@ -168,6 +168,19 @@ async def test_an_open_address_without_a_key_is_warned_of_in_one_line(
         assert len(warnings) == warned
 
 
+async def test_keys_of_the_file_are_keys_too_and_an_empty_table_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "servers.toml"
+    file.write_text('[[auth.keys]]\nname = "alice"\nkey = "k"\n')
+    async with running("--host", "0.0.0.0", cwd=tmp_path) as router:
+        done = await router.stop()
+    assert "without an API key" not in done.err
+    file.write_text("[auth]\nkeys = []\n")
+    async with running("--host", "0.0.0.0", cwd=tmp_path) as router:
+        done = await router.stop()
+    assert "without an API key" in done.err
+    assert "there is no key in [auth]" in done.err
+
+
 # --- logs
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
@@ -340,7 +342,14 @@ def test_a_bad_mapping_of_an_api_names_its_place(given: object) -> None:
 
 
 @pytest.mark.parametrize("key", SERVER_KEYS, ids=lambda key: key.name)
-def test_the_example_of_every_key_is_right(key: ServerKey) -> None:
+def test_the_example_of_every_key_is_right(key: ServerKey, tmp_path: Path) -> None:
     keys = f"{key.name} = {key.example}"
+    if key.name == "tls_key":
+        keys += f"\ntls_cert = {key.example}"
     text = f"[[servers]]\n{keys}" if key.name == "url" else entry(keys)
-    assert len(parse(text, environ={"GPU_1_KEY": "x"}).servers) == 1
+    if key.name.startswith("tls_"):
+        text = text.replace("http:", "https:")
+        for name in re.findall(r'tls_\w+ = "(.*)"', keys):
+            (tmp_path / name).write_text("BEGIN CERTIFICATE-----, BEGIN PRIVATE KEY-----")
+    found = parse(text, tmp_path / "servers.toml", environ={"GPU_1_KEY": "x"})
+    assert len(found.servers) == 1

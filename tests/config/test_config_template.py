@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from mvllm_router.config import SERVER_KEYS, SETTINGS, Settings, parse, template
+from mvllm_router.config import AUTH_KEYS, SERVER_KEYS, SETTINGS, Settings, parse, template
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +38,19 @@ def test_every_setting_is_explained_in_it() -> None:
 def test_every_key_of_a_server_is_explained_in_it() -> None:
     for key in SERVER_KEYS:
         assert f"#   {key.name} = {key.example}\n#       {key.doc}\n" in template()
+
+
+def test_every_key_of_a_client_is_explained_in_it() -> None:
+    for key in AUTH_KEYS:
+        assert f"#   {key.name} = {key.example}\n#       {key.doc}\n" in template()
+
+
+def test_its_example_of_keys_is_right(tmp_path: Path) -> None:
+    (tmp_path / "bob.key").write_text("y")
+    text = template().partition("everybody may come in.\n")[2].partition("# The keys of")[0]
+    example = text.replace("#   ", "")
+    config = parse(example, tmp_path / "servers.toml", environ={"ALICE_KEY": "x"})
+    assert [key.name for key in config.keys] == ["alice", "bob"]
 
 
 def test_its_examples_of_servers_are_right() -> None:

@@ -90,7 +90,7 @@ def test_the_set_up_commands_stand_in_the_readme_as_they_are() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_configuration_examples_load_without_problems(page: Any) -> None:
     for block in blocks(page.read_text(encoding="utf-8"), "toml"):
-        environ = dict.fromkeys(re.findall(r'api_key_env = "(\w+)"', block), "x")
+        environ = {name: name for name in re.findall(r'key_env = "(\w+)"', block)}
         config = parse(block, environ=environ)
         assert config.warnings == ()
         assert config.servers

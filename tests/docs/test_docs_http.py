@@ -9,8 +9,8 @@ from docs_text import all_text, commands, first_cells, section, text_of
 from mvllm_router.api.health import health_document, server_models_document
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.snapshot import About, snapshot_document
-from mvllm_router.auth import OPEN_PATHS
-from mvllm_router.config import Config, ServerSpec, Settings
+from mvllm_router.auth import OPEN_PATHS, Holder
+from mvllm_router.config import Config, KeySpec, ServerSpec, Settings
 from mvllm_router.pool import Pool
 from mvllm_router.proxy import routes
 from mvllm_router.proxy.failure import Failure
@@ -23,7 +23,7 @@ PAGE = text_of("docs/http.md")
 
 def own_routes() -> set[str]:
     router = Router(Config(servers=(), settings=Settings(), path=None))
-    return set(router.app._own) | {"/v1/models/{id}"}
+    return set(router.app.own.table)
 
 
 def keys(document: object) -> Iterator[str]:
@@ -76,11 +76,12 @@ def test_requests_of_examples_go_to_routes_that_exist() -> None:
 def test_every_key_of_each_document_is_described() -> None:
     pool = pool_of_one()
     about = About("http://127.0.0.1:8888", "least_load", None, 0.0)
+    key = Holder(KeySpec("alice", b""), pool.monotonic)
     documents = {
         "/health": health_document(pool, Settings()),
         "/load-stats": load_stats_document(pool),
         "/server-models": server_models_document(pool),
-        "/router/snapshot": snapshot_document(pool, about, 0, draining=False),
+        "/router/snapshot": snapshot_document(pool, about, 0, False, [key]),
     }
     common = set(keys(documents["/load-stats"]))
     for path, document in documents.items():
@@ -91,7 +92,7 @@ def test_every_key_of_each_document_is_described() -> None:
 
 
 def test_the_open_paths_are_named() -> None:
-    described = section(PAGE, "The API key")
+    described = section(PAGE, "Keys")
     for path in OPEN_PATHS:
         assert f"`{path}`" in described
 

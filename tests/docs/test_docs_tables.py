@@ -11,6 +11,7 @@ from mvllm_router import cli
 from mvllm_router.api.metrics import METRICS, MetricRow
 from mvllm_router.cli.output import Exit
 from mvllm_router.config import (
+    AUTH_KEYS,
     ENGINE_ALIASES,
     ENGINE_NAMES,
     POLICY_NAMES,
@@ -68,6 +69,12 @@ def test_every_key_of_a_server_stands_in_the_table_with_its_example() -> None:
     table = section(text_of("docs/configuration.md"), "Keys of a server")
     cells = [" | ".join(row.split(" | ")[:2]) for row in rows(table)]
     assert cells == [f"| `{key.name}` | `{key.example}`" for key in SERVER_KEYS]
+
+
+def test_every_key_of_a_client_stands_in_the_table_with_its_example() -> None:
+    table = section(text_of("docs/configuration.md"), "Keys of clients")
+    cells = [" | ".join(row.split(" | ")[:2]) for row in rows(table)]
+    assert cells == [f"| `{key.name}` | `{key.example}`" for key in AUTH_KEYS]
 
 
 def test_every_metric_stands_in_the_table_as_it_is_in_the_code() -> None:

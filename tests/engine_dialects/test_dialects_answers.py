@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -12,6 +13,7 @@ from mvllm_router.config import ENGINE_PLUGINS
 from mvllm_router.config.server_keys import ENGINE_NAMES
 from mvllm_router.engines import ENGINES, Engine, get, is_uuid, read_models
 from mvllm_router.engines.mlx import MLX
+from mvllm_router.engines.recognise import read_json
 
 HEX = "198c1920e5d643f0ba18034639b82f44"
 
@@ -166,3 +168,52 @@ def test_a_name_that_nobody_has_is_refused_naming_those_there_are(name: str) -> 
 def test_further_names_of_a_model_are_names() -> None:
     entry = {"id": "tiny.gguf", "aliases": ["tiny", "small", 7], "object": "model"}
     assert read_models({"data": [entry]}) == {"tiny.gguf": entry, "tiny": entry, "small": entry}
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a\nb", "a\x1b[2J", "a\x00", "\u202eelif", "\x9b1m", "x" * 1025]
+)
+def test_a_name_that_cannot_be_shown_is_no_model(name: str) -> None:
+    assert read_models({"data": [{"id": name, "aliases": [name]}, {"id": "m"}]}) == {
+        "m": {"id": "m"}
+    }
+
+
+@pytest.mark.parametrize("name", ["x" * 1024, "größer 模型", "/models/a b.gguf", "org/m:q4_K"])
+def test_any_other_name_is_one(name: str) -> None:
+    assert read_models({"data": [{"id": name}]}) == {name: {"id": name}}
+
+
+def test_a_list_without_end_is_cut() -> None:
+    entries = [{"id": f"m{number}"} for number in range(100_000)]
+    found = read_models({"data": entries})
+    assert found is not None
+    assert list(found) == [f"m{number}" for number in range(4096)]
+
+
+def test_one_entry_is_not_shown_under_thousands_of_names() -> None:
+    entry = {"id": "m", "meta": "x" * 1000, "aliases": [f"a{number}" for number in range(5000)]}
+    assert len(read_models({"data": [entry]}) or ()) == 17
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"data": [' + b"1.5," * 60_000 + b"1]}",
+        b'"' + b"x" * 2**20 + b'"',
+        b"[" * 500_000,
+        b"[" * 900 + b"\xff",
+        b"1" * 5000,
+        b"",
+    ],
+    ids=["values", "text", "nesting", "no utf-8", "a long number", "nothing"],
+)
+def test_a_document_that_no_engine_means_is_not_read(body: bytes) -> None:
+    with pytest.raises((ValueError, RecursionError)):
+        read_json(body)
+
+
+def test_a_long_list_of_models_is_read() -> None:
+    entries = [{"id": f"org/m{n}", "about": "Some words, " * 40, "n": n} for n in range(500)]
+    document = {"object": "list", "data": entries}
+    assert read_json(json.dumps(document).encode()) == document

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from mvllm_router.engines import get
+from mvllm_router.engines import exposition, get
 from mvllm_router.pool import Sample
 
 VLLM = get("vllm")
@@ -196,3 +196,49 @@ def test_engines_without_metrics_are_not_asked_and_say_nothing(name: str) -> Non
     engine = get(name)
     assert engine.metrics_path is None
     assert engine.read_metrics(LLAMA_CPP_TEXT) == Sample()
+
+
+# --- texts that are meant to keep the router busy
+
+
+def test_sixteen_engines_with_all_their_histograms_are_read() -> None:
+    gauges = vllm_text(*((number, 1, number / 20) for number in range(16)))
+    bucket = 'vllm:e2e_request_latency_seconds_bucket{engine="0",le="0.3",model_name="tiny"} 1.0\n'
+    text = bucket * 9000 + gauges + bucket * 9000
+    assert len(text) > 16 * 90_000
+    assert VLLM.read_metrics(text) == Sample(sum(range(16)), 16, 0.75, 1600, 320)
+
+
+@pytest.mark.parametrize("end", [" 1\n", "_by_reason 1\n", '{engine="0\n'])
+def test_a_metric_with_more_lines_than_there_are_engines_is_not_read(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at = 0
+    value = exposition._value
+
+    def counting(rest: str) -> float | None:
+        nonlocal looked_at
+        looked_at += 1
+        return value(rest)
+
+    monkeypatch.setattr(exposition, "_value", counting)
+    text = f"vllm:num_requests_running{end}" * 100_000 + "vllm:num_requests_waiting 7\n"
+    assert VLLM.read_metrics(text) == Sample(waiting=7)
+    assert looked_at <= 5000
+
+
+@pytest.mark.parametrize("label", ["a" * 5000, 'a="b",' * 1000, 'a="' + '\\"' * 3000 + '"'])
+def test_a_line_that_is_longer_than_any_is_passed_over(label: str) -> None:
+    long = f"vllm:num_requests_running{{{label}}} 3\n"
+    assert VLLM.read_metrics(long).running is None
+    assert VLLM.read_metrics(long + "vllm:num_requests_running 4\n").running == 4
+
+
+def test_a_value_is_taken_only_from_its_own_line() -> None:
+    text = 'vllm:num_requests_running{a="b"}\n 3\nvllm:num_requests_waiting\t\n4\n'
+    assert VLLM.read_metrics(text) == Sample()
+
+
+@pytest.mark.parametrize("figure", ["9" * 4000, "1e400", "-1e400", "1" * 400 + ".0", "0x1p3"])
+def test_a_number_that_no_float_holds_says_nothing(figure: str) -> None:
+    assert VLLM.read_metrics(f"vllm:num_requests_running {figure}\n").running is None

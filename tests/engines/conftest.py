@@ -17,7 +17,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -62,6 +62,10 @@ class EngineServer:
             self.process.wait(STOP_GRACE)
         except subprocess.TimeoutExpired:
             pass  # some wait for their clients to hang up
+        self.kill()
+
+    def kill(self) -> None:
+        """End it and all it started in mid-word, as a crash does."""
         self.signal_group(signal.SIGKILL)
         self.process.wait()
 
@@ -84,7 +88,7 @@ class Command:
 
 class StartLlamaServer(Protocol):
     def __call__(
-        self, slots: int = 4, extra: Sequence[str] = (), model: str = MODEL
+        self, slots: int = 4, extra: Sequence[str] = (), model: str = MODEL, port: int = 0
     ) -> EngineServer: ...
 
 
@@ -101,9 +105,12 @@ class Launcher:
         self.logs = logs
         self.servers: list[EngineServer] = []
 
-    def start(self, command: Command) -> EngineServer:
-        """Start an engine and wait until it is healthy; fails the test when it does not get so."""
-        port = free_port()
+    def start(self, command: Command, port: int = 0) -> EngineServer:
+        """Start an engine and wait until it is healthy; fails the test when it does not get so.
+
+        Port 0 takes a free one; another is that of an engine which has ended.
+        """
+        port = port or free_port()
         server = EngineServer(
             url=f"http://127.0.0.1:{port}",
             model=command.model,
@@ -300,8 +307,10 @@ def mlx_server(
 def start_llama_server(launcher: Launcher) -> StartLlamaServer:
     """Starts llama-servers that a test may kill; what is left of them ends with the test."""
 
-    def start(slots: int = 4, extra: Sequence[str] = (), model: str = MODEL) -> EngineServer:
-        return launcher.start(llama_server_command(slots, extra, model))
+    def start(
+        slots: int = 4, extra: Sequence[str] = (), model: str = MODEL, port: int = 0
+    ) -> EngineServer:
+        return launcher.start(llama_server_command(slots, extra, model), port)
 
     return start
 
@@ -314,3 +323,34 @@ def start_vllm(launcher: Launcher) -> StartVllm:
         return launcher.start(vllm_command(max_num_seqs, extra, model))
 
     return start
+
+
+@pytest.fixture
+def start_llama_cpp_python(launcher: Launcher) -> Callable[[], EngineServer]:
+    """Starts servers of llama-cpp-python that a test may kill."""
+    return lambda: launcher.start(llama_cpp_python_command())
+
+
+@pytest.fixture
+def start_mlx(launcher: Launcher, tmp_path: Path) -> Callable[[], EngineServer]:
+    """Starts an MLX server that a test may kill."""
+    return lambda: launcher.start(mlx_command(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def strict_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], EngineServer]]:
+    """Gives a vLLM that refuses what would wait too long, and drains when it is told to stop.
+
+    The tests of a file share it; after one that has stopped it there is another.
+    """
+    launcher = Launcher(tmp_path_factory.mktemp("strict"))
+    # Seconds to drain: more than any test takes. Room for long answers.
+    extra = ("--max-num-queued-reqs", "4", "--shutdown-timeout", "120", "--max-model-len", "8192")
+
+    def get() -> EngineServer:
+        if not launcher.servers or launcher.servers[-1].process.poll() is not None:
+            launcher.start(vllm_command(4, extra, MODEL))
+        return launcher.servers[-1]
+
+    yield get
+    launcher.stop_all()

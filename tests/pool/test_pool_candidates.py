@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from pool_kit import add_up, checked, eject, new_pool, refuse, spec
+from pool_kit import Clock, add_up, checked, fail_checks, new_pool, open_circuit, refuse, spec
 
 from mvllm_router.pool import Backend, Pool
 
 
-def names(backends: list[Backend]) -> list[str]:
+def names(backends: Sequence[Backend]) -> list[str]:
     return [backend.name for backend in backends]
+
+
+def resorts(pool: Pool, model: str | None = "m") -> list[list[str]]:
+    """Return the names of those that rest, of those that are broken, and of those that are out."""
+    return [names(sort) for sort in pool.last_resorts(model)]
 
 
 def test_only_those_that_list_the_model() -> None:
@@ -77,36 +83,195 @@ def test_a_list_in_the_file_speaks_for_a_server_that_does_not() -> None:
     assert names(pool.candidates("m2")) == []
 
 
-def test_an_ejected_server_is_asked_only_when_no_other_is_left() -> None:
+def test_a_server_with_an_open_circuit_is_no_candidate_but_a_resort() -> None:
     pool = new_pool()
-    good, bad = add_up(pool, "good", "m"), add_up(pool, "bad", "m")
-    eject(pool, bad)
+    add_up(pool, "good", "m")
+    bad = add_up(pool, "bad", "m")
+    open_circuit(pool, bad)
     assert names(pool.candidates("m")) == ["good"]
-    refuse(pool, good)
-    assert names(pool.candidates("m")) == ["bad"]
-    assert names(pool.candidates(None)) == ["bad"]
+    assert names(pool.candidates(None)) == ["good"]
+    assert resorts(pool) == [[], ["bad"], []]
+    assert bad.is_up, "health checks find it well"
 
 
-def test_an_ejected_server_without_the_model_is_no_resort() -> None:
+def test_a_circuit_that_is_half_open_takes_part_until_its_trial_has_begun() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    good, bad = add_up(pool, "good", "m"), add_up(pool, "bad", "m")
+    open_circuit(pool, bad)
+    clock.advance(1.0)
+    assert names(pool.candidates("m")) == ["good", "bad"]
+    trial = pool.lease(bad)
+    assert trial.is_trial
+    assert names(pool.candidates("m")) == ["good"]
+    assert not pool.lease(good).is_trial
+    trial.release()
+    assert names(pool.candidates("m")) == ["good", "bad"]
+    pool.request_succeeded(bad, clock())
+    assert names(pool.candidates("m")) == ["good", "bad"]
+
+
+def test_a_server_that_rests_is_no_candidate_until_its_rest_is_over() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    add_up(pool, "good", "m")
+    busy = add_up(pool, "busy", "m")
+    pool.is_busy(busy, 3.0)
+    assert names(pool.candidates("m")) == ["good"]
+    assert resorts(pool) == [["busy"], [], []]
+    clock.advance(2.9)
+    assert names(pool.candidates("m")) == ["good"]
+    clock.advance(0.1)
+    assert names(pool.candidates("m")) == ["good", "busy"]
+
+
+def test_a_server_that_drains_is_neither_a_candidate_nor_a_resort() -> None:
     pool = new_pool()
-    eject(pool, add_up(pool, "a", "other"))
-    assert names(pool.candidates("m")) == []
-
-
-def test_a_server_that_checks_find_dead_is_no_resort() -> None:
-    pool = new_pool()
-    backend = add_up(pool, "a", "m")
-    refuse(pool, backend)
-    assert names(pool.candidates("m")) == []
-
-
-def test_an_ejected_server_that_turns_out_dead_is_a_resort_no_longer() -> None:
-    pool = new_pool()
-    backend = add_up(pool, "a", "m")
-    eject(pool, backend)
+    add_up(pool, "a", "m")
     assert names(pool.candidates("m")) == ["a"]
+    pool.drain("a")
+    assert names(pool.candidates("m")) == []
+    pool.is_busy(pool.backends["a"], 3.0)
+    assert resorts(pool) == [[], [], []]
+    open_circuit(pool, pool.backends["a"])
+    assert resorts(pool) == [[], [], []]
+    fail_checks(pool, pool.backends["a"])
+    assert resorts(pool) == [[], [], []]
+
+
+def test_enable_ends_a_drain() -> None:
+    pool = new_pool()
+    backend = add_up(pool, "a", "m")
+    pool.drain("a")
+    pool.drain("a")
+    assert backend.condition(0.0) == "drain"
+    pool.enable("a")
+    pool.enable("a")
+    assert names(pool.candidates("m")) == ["a"]
+    assert [e.kind for e in pool.events.last(2)] == ["drain", "enable"], "only changes are told"
+
+
+def test_the_resorts_are_sorted_by_how_bad_they_are() -> None:
+    pool = new_pool()
+    rests, broken, both, out, gone = (
+        add_up(pool, name, "m") for name in ("rests", "broken", "both", "out", "gone")
+    )
+    for backend in (rests, both):
+        pool.is_busy(backend, 10.0)
+    for backend in (broken, both):
+        open_circuit(pool, backend)
+    fail_checks(pool, out)
+    refuse(pool, gone)
+    assert names(pool.candidates("m")) == []
+    assert resorts(pool) == [["rests"], ["broken", "both"], ["out"]]
+
+
+def test_a_server_without_the_model_is_no_resort() -> None:
+    pool = new_pool()
+    rests, broken, out = (add_up(pool, name, "other") for name in ("rests", "broken", "out"))
+    pool.is_busy(rests, 10.0)
+    open_circuit(pool, broken)
+    fail_checks(pool, out)
+    assert resorts(pool, "m") == [[], [], []]
+    assert resorts(pool, None) == [["rests"], ["broken"], ["out"]]
+
+
+def test_one_that_does_not_say_what_it_has_is_a_resort_only_where_no_one_lists_the_model() -> None:
+    pool = new_pool()
+    for name, models in (("lists", ("m",)), ("silent", ())):
+        pool.is_busy(add_up(pool, name, *models), 10.0)
+    assert resorts(pool, "m")[0] == ["lists"]
+    assert resorts(pool, "n")[0] == ["silent"]
+
+
+def test_a_server_that_checks_find_gone_is_no_resort() -> None:
+    pool = new_pool()
+    backend = add_up(pool, "a", "m")
     refuse(pool, backend)
-    assert names(pool.candidates("m")) == [], "the answer from before the check was kept"
+    assert names(pool.candidates("m")) == []
+    assert resorts(pool) == [[], [], []]
+
+
+def test_a_server_that_refuses_a_request_is_a_resort_no_longer() -> None:
+    pool = new_pool()
+    backend = add_up(pool, "a", "m")
+    open_circuit(pool, backend)
+    assert resorts(pool) == [[], ["a"], []]
+    pool.request_refused(backend)
+    assert resorts(pool) == [[], [], []]
+
+
+def test_a_server_that_loads_is_no_resort() -> None:
+    pool = new_pool()
+    backend = add_up(pool, "a", "m")
+    pool.health(backend, lambda health: health.is_loading(1.0, "it is loading its model"))
+    assert resorts(pool) == [[], [], []]
+
+
+def last_resorts_told(pool: Pool) -> int:
+    return sum(event.kind == "last resort" for event in pool.events.last(99))
+
+
+@pytest.mark.parametrize("how", ["up", "busy", "open", "down"])
+def test_asking_one_that_is_not_well_is_counted_and_told(how: str) -> None:
+    pool = new_pool()
+    backend = add_up(pool, "a", "m")
+    if how == "busy":
+        pool.is_busy(backend, 10.0)
+    elif how == "open":
+        open_circuit(pool, backend)
+    elif how == "down":
+        fail_checks(pool, backend)
+    pool.lease(backend)
+    assert backend.stats.last_resorts == (how != "up")
+    told = [e.message for e in pool.events.last(99) if e.kind == "last resort"]
+    condition = {"busy": "resting"}.get(how, how)
+    expected = f"asked although it is {condition}: no server is better"
+    assert told == ([] if how == "up" else [expected])
+
+
+def test_last_resorts_are_all_counted_but_not_each_told() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    backend = add_up(pool, "a", "m")
+    open_circuit(pool, backend)
+    for _ in range(30):
+        pool.lease(backend)
+        clock.advance(0.01)
+    assert (backend.stats.last_resorts, last_resorts_told(pool)) == (30, 1)
+    clock.advance(10)
+    pool.lease(backend)  # the trial
+    pool.lease(backend)
+    assert (backend.stats.last_resorts, last_resorts_told(pool)) == (31, 2)
+
+
+def test_a_trial_is_no_last_resort() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    backend = add_up(pool, "a", "m")
+    open_circuit(pool, backend)
+    clock.advance(1.0)
+    assert pool.lease(backend).is_trial
+    assert backend.stats.last_resorts == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "condition"),
+    [
+        (lambda pool, a: None, "up"),
+        (lambda pool, a: pool.is_busy(a, 5.0), "resting"),
+        (open_circuit, "open"),
+        (lambda pool, a: (open_circuit(pool, a), pool.is_busy(a, 5.0)), "open"),
+        (lambda pool, a: (open_circuit(pool, a), pool.drain("a")), "drain"),
+        (lambda pool, a: (pool.drain("a"), refuse(pool, a)), "down"),
+        (lambda pool, a: pool.health(a, lambda h: h.is_loading(1.0, "loading")), "loading"),
+    ],
+)
+def test_one_word_says_why_a_server_gets_requests_or_not(what, condition: str) -> None:  # type: ignore[no-untyped-def]
+    pool = new_pool()
+    backend = add_up(pool, "a", "m")
+    what(pool, backend)
+    assert backend.condition(pool.monotonic()) == condition
 
 
 def _goes_up(pool: Pool, backend: Backend) -> None:
@@ -125,8 +290,17 @@ def _goes_up(pool: Pool, backend: Backend) -> None:
         (lambda pool, a: pool.update(replace(a.spec, models=("n",))), []),
         (lambda pool, a: pool.remove("a"), []),
         (lambda pool, a: add_up(pool, "b", "m"), ["a", "b"]),
+        (lambda pool, a: pool.drain("a"), []),
+        (lambda pool, a: (pool.drain("a"), pool.candidates("m"), pool.enable("a")), ["a"]),
+        (lambda pool, a: pool.request_refused(a), []),
+        (open_circuit, []),
+        (lambda pool, a: pool.is_leaving(a, "it is shutting down"), []),
+        (lambda pool, a: pool.is_busy(a, None), []),
     ],
-    ids=["other models", "silence", "down", "back up", "override", "removed", "added"],
+    ids=[
+        *("other models", "silence", "down", "back up", "override", "removed", "added"),
+        *("drained", "enabled", "refused", "broken", "leaving", "busy"),
+    ],
 )
 def test_an_answer_is_kept_only_until_something_changes(change, expected) -> None:  # type: ignore[no-untyped-def]
     pool = new_pool()

@@ -34,19 +34,15 @@ def failed(health: Health) -> None:
 
 
 def refused(health: Health) -> None:
-    health.check_failed(1.0, "connection refused", refused=True)
+    health.check_failed(1.0, "connection refused", hopeless=True)
 
 
 def loading(health: Health) -> None:
     health.is_loading(1.0, "it is loading its model")
 
 
-def lost_request(health: Health) -> None:
-    health.request_failed("connection reset")
-
-
 def refused_request(health: Health) -> None:
-    health.request_failed("connection refused", refused=True)
+    health.request_refused()
 
 
 def trusted(health: Health) -> None:
@@ -64,8 +60,7 @@ CHECKING, LOADING, UP, DOWN = State.CHECKING, State.LOADING, State.UP, State.DOW
         (failed, (DOWN, DOWN, UP, DOWN)),
         (refused, (DOWN, DOWN, DOWN, DOWN)),
         (loading, (LOADING, LOADING, LOADING, LOADING)),
-        (lost_request, (CHECKING, LOADING, UP, DOWN)),
-        (refused_request, (CHECKING, LOADING, DOWN, DOWN)),
+        (refused_request, (DOWN, DOWN, DOWN, DOWN)),
         (trusted, (UP, UP, UP, UP)),
     ],
     ids=lambda item: getattr(item, "__name__", ""),
@@ -82,8 +77,9 @@ def test_before_the_first_check_nothing_is_claimed() -> None:
     assert (health.state, health.reason) == (CHECKING, "not checked yet")
     assert health.success_rate == 1.0
     assert health.last_check is None
-    assert (health.good_checks, health.bad_checks, health.failed_requests) == (0, 0, 0)
-    assert not health.ejected
+    assert (health.good_checks, health.bad_checks) == (0, 0)
+    assert health.hopeless
+    assert health.progress == ""
 
 
 def test_the_default_rules_are_the_default_settings() -> None:
@@ -92,7 +88,6 @@ def test_the_default_rules_are_the_default_settings() -> None:
     assert rules.min_success_rate == settings.health_check_min_success_rate
     assert rules.window == settings.health_check_window_size
     assert rules.max_response_time == settings.health_check_max_response_time
-    assert rules.request_failures == settings.failure_threshold
 
 
 def test_three_failed_checks_in_a_row_take_a_server_out() -> None:
@@ -187,57 +182,74 @@ def test_a_loaded_server_is_up_at_its_first_good_check() -> None:
     assert health.state is UP
 
 
-@pytest.mark.parametrize("limit", [1, 2, 5])
-def test_requests_that_fail_in_a_row_eject(limit: int) -> None:
-    health = health_of(UP, request_failures=limit)
-    for _ in range(limit - 1):
-        lost_request(health)
-    assert health.state is UP
-    lost_request(health)
-    assert (health.state, health.reason, health.ejected) == (DOWN, "connection reset", True)
-
-
-def test_a_request_that_succeeds_in_between_makes_it_no_row() -> None:
-    health = health_of(UP, request_failures=2)
-    for _ in range(10):
-        lost_request(health)
-        health.request_succeeded()
-    assert health.state is UP
-
-
-def test_refused_is_certain_and_no_last_resort() -> None:
+def test_a_refused_request_takes_a_server_out_at_once() -> None:
     health = health_of(UP)
     refused_request(health)
-    assert health.state is DOWN
-    assert not health.ejected
+    assert (health.state, health.reason) == (DOWN, "connection refused")
 
 
-def test_a_server_that_checks_took_out_is_not_ejected_by_requests() -> None:
+def test_a_refused_request_breaks_a_row_of_good_checks() -> None:
     health = health_of(DOWN)
-    for _ in range(5):
-        lost_request(health)
-    assert not health.ejected
-    assert health.reason == "status 500"
+    passed(health)
+    refused_request(health)
+    passed(health)
+    assert health.state is DOWN
+    passed(health)
+    assert health.state is UP
 
 
 @pytest.mark.parametrize(
-    ("events", "state"),
-    [((passed, passed), UP), ((failed,), DOWN), ((loading,), LOADING), ((trusted,), UP)],
+    ("events", "hopeless"),
+    [
+        ((), False),  # it is up
+        ((failed, failed, failed), False),  # somebody answers there, though not well
+        ((refused,), True),
+        ((refused_request,), True),
+        ((loading,), True),
+        ((refused, failed), False),  # somebody is there again
+        ((refused, passed), False),  # not back yet, but somebody answers well
+        ((failed, failed, failed, refused), True),
+        ((failed, failed, failed, refused_request), True),
+        ((failed, failed, failed, passed), False),
+        ((refused, trusted), False),
+        ((loading, failed), False),
+    ],
+    ids=lambda item: "-".join(e.__name__ for e in item) if isinstance(item, tuple) else "",
 )
-def test_ejected_ends_with_what_checks_say(events, state: State) -> None:  # type: ignore[no-untyped-def]
-    health = health_of(UP, request_failures=1)
-    lost_request(health)
-    assert health.ejected
+def test_a_server_is_hopeless_when_to_ask_it_would_be_in_vain(events, hopeless: bool) -> None:  # type: ignore[no-untyped-def]
+    health = health_of(UP)
     for event in events:
         event(health)
-    assert (health.state, health.ejected) == (state, False)
+    assert health.hopeless is hopeless
 
 
-def test_an_ejected_server_starts_anew_when_it_is_back() -> None:
-    health = health_of(UP, request_failures=2)
-    for event in (lost_request, lost_request, lost_request, passed, passed, lost_request):
+@pytest.mark.parametrize("state", [CHECKING, LOADING, DOWN])
+def test_a_server_that_was_never_up_is_no_last_resort(state: State) -> None:
+    health = health_of(state)
+    failed(health)
+    assert (health.state, health.hopeless) == (DOWN, True)
+
+
+def test_progress_counts_down_to_the_other_state() -> None:
+    health = health_of(UP)
+    seen = [health.progress]
+    for event in (failed, failed, passed, failed, failed, failed, failed, passed, passed):
         event(health)
-    assert (health.state, health.failed_requests) == (UP, 1)
+        seen.append(health.progress)
+    assert seen == ["", "up 2/3", "up 1/3", "", "up 2/3", "up 1/3", "", "", "down 1/2", ""]
+
+
+def test_progress_never_says_that_it_is_down_while_it_is_up() -> None:
+    health = health_of(UP, consecutive_failures=5)
+    for _ in range(4):
+        failed(health)
+    health.adopt(HealthRules(consecutive_failures=2))
+    assert (health.state, health.progress) == (UP, "up 1/2")
+
+
+@pytest.mark.parametrize("state", [CHECKING, LOADING])
+def test_what_is_not_known_yet_makes_no_progress(state: State) -> None:
+    assert health_of(state).progress == ""
 
 
 def test_since_is_when_the_state_began_not_when_it_was_confirmed() -> None:
@@ -278,12 +290,14 @@ def test_other_rules_hold_from_now_on_and_keep_what_is_known() -> None:
 
 def test_in_any_order_of_events_the_flags_agree_with_the_state() -> None:
     draw = random.Random(11)
-    events = (passed, failed, refused, loading, lost_request, refused_request, trusted)
+    events = (passed, failed, refused, loading, refused_request, trusted)
     health = Health(HealthRules(), Clock())
     for _ in range(20_000):
         before = health.state
         draw.choice(events)(health)
-        assert not health.ejected or health.state is DOWN
+        assert not health.hopeless or health.state is not UP
+        assert health.hopeless or health.state in (UP, DOWN)
         assert health.state is not CHECKING or before is CHECKING
-        assert not (health.good_checks and health.bad_checks)
+        assert health.good_checks < 2 or health.state is not DOWN
+        assert health.progress.startswith(health.state.value) or not health.progress
         assert health.reason

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from math import inf
 
 import pytest
 from pool_kit import add_up, checked, new_pool, refuse, scraped, spec
 
-from mvllm_router.pool import Backend, Health, HealthRules, Lease, Pool, State
+from mvllm_router.pool import (
+    Backend,
+    Circuit,
+    CircuitRules,
+    Health,
+    HealthRules,
+    Lease,
+    Pool,
+    State,
+)
 
 
 def test_a_lease_is_released_once_however_often_it_is_asked() -> None:
@@ -202,35 +212,88 @@ def test_an_ordinary_server_always_has_room() -> None:
         assert backend.has_room
 
 
-def test_the_pool_knows_whether_some_server_takes_one_at_a_time() -> None:
+def test_where_capacity_is_enforced_a_server_has_room_for_what_it_can_run() -> None:
+    pool = new_pool(enforce=True)
+    backend = add_up(pool, "a", capacity=2, weight=3.0)
+    room = []
+    for _ in range(2):
+        room.append(backend.has_room)
+        pool.lease(backend)
+    assert [*room, backend.has_room] == [True, True, False], "the weight is no capacity"
+
+
+def test_one_at_a_time_is_one_also_where_more_capacity_is_enforced() -> None:
+    pool = new_pool(enforce=True)
+    backend = add_up(pool, "a", capacity=8)
+    pool.recognised(backend, "llama-cpp-python", default_capacity=1, one_at_a_time=True)
+    assert backend.most == 1
+
+
+@pytest.mark.parametrize("change", ["told", "update", "recognised", "adopt"])
+def test_the_cap_follows_whatever_it_depends_on(change: str) -> None:
+    pool = new_pool(enforce=change != "adopt")
+    backend = add_up(pool, "a", capacity=None if change in ("told", "recognised") else 3)
+    if change == "told":
+        pool.told_capacity(backend, 5)
+    elif change == "recognised":
+        pool.recognised(backend, "vllm", default_capacity=5, one_at_a_time=False)
+    elif change == "update":
+        pool.update(replace(backend.spec, max_concurrent_requests=5))
+    else:
+        pool.adopt(pool.rules, pool.circuit_rules, enforce_capacity=True)
+        pool.update(replace(backend.spec, max_concurrent_requests=5))
+    assert backend.most == 5
+    pool.adopt(pool.rules, pool.circuit_rules, enforce_capacity=False)
+    assert backend.most == inf
+
+
+def test_a_cap_that_shrinks_takes_no_running_request_its_place() -> None:
+    pool = new_pool(enforce=True)
+    backend = add_up(pool, "a", capacity=2)
+    leases = [pool.lease(backend) for _ in range(2)]
+    pool.update(replace(backend.spec, max_concurrent_requests=1))
+    assert (backend.in_flight, backend.has_room) == (2, False)
+    leases[0].release()
+    assert not backend.has_room
+    leases[1].release()
+    assert backend.has_room
+
+
+def test_the_pool_knows_whether_some_server_is_capped() -> None:
     pool = new_pool()
-    backend, seen = add_up(pool, "a"), [pool.some_take_one]
+    backend, seen = add_up(pool, "a"), [pool.some_are_capped]
+    add_up(pool, "b")
     for one in (True, False, True):
         pool.recognised(backend, "llama-cpp-python", default_capacity=1, one_at_a_time=one)
-        seen.append(pool.some_take_one)
+        seen.append(pool.some_are_capped)
     pool.remove("a")
-    assert [*seen, pool.some_take_one] == [False, True, False, True, False]
+    assert [*seen, pool.some_are_capped] == [False, True, False, True, False]
+    pool.adopt(pool.rules, pool.circuit_rules, enforce_capacity=True)
+    assert pool.some_are_capped
 
 
 def test_a_pool_begins_empty_with_the_default_rules() -> None:
     pool = Pool()
-    assert pool.rules == HealthRules()
+    assert (pool.rules, pool.circuit_rules) == (HealthRules(), CircuitRules())
     assert pool.backends == {}
     assert pool.stats.in_flight == 0
-    assert not pool.some_take_one
+    assert not pool.some_are_capped
     assert new_pool(window=3).rules == HealthRules(window=3)
 
 
-def test_new_health_rules_reach_those_that_are_in_and_those_that_come() -> None:
+def test_new_rules_reach_those_that_are_in_and_those_that_come() -> None:
     pool = new_pool()
-    backend = add_up(pool, "a")
-    rules = HealthRules(consecutive_failures=1)
-    pool.adopt(rules)
-    assert backend.health.rules is rules
-    assert pool.add(spec("b")).health.rules is rules
+    backend = add_up(pool, "a", capacity=3)
+    rules, circuit_rules = HealthRules(consecutive_failures=1), CircuitRules(threshold=1)
+    pool.adopt(rules, circuit_rules, enforce_capacity=True)
+    for each in (backend, pool.add(spec("b", 3))):
+        assert each.health.rules is rules
+        assert each.circuit.rules is circuit_rules
+        assert each.most == 3
 
 
 @pytest.mark.parametrize("known", [None, {}])
 def test_a_backend_shows_what_matters_in_a_debugger(known: dict[str, str] | None) -> None:
-    backend = Backend(spec("a"), Health(HealthRules(), lambda: 0.0), 8)
+    health, circuit = Health(HealthRules(), lambda: 0.0), Circuit(CircuitRules(), 0.0)
+    backend = Backend(spec("a"), health, circuit, 8)
     assert repr(backend) == "<Backend a auto checking in_flight=0>"

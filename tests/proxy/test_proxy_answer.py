@@ -143,7 +143,12 @@ def test_the_first_value_of_a_header_is_found_in_any_case() -> None:
     assert header(answer, b"x-b") is None
 
 
-@pytest.mark.parametrize("framing", [NONE, LENGTH, CLOSE])
+def test_where_there_is_no_body_nothing_of_one_goes_out() -> None:
+    assert frame(b"abc", NONE, ended=False) == b""
+    assert frame(b"abc", NONE, ended=True) == b""
+
+
+@pytest.mark.parametrize("framing", [LENGTH, CLOSE])
 def test_without_chunks_data_goes_as_it_is(framing: Framing) -> None:
     assert frame(b"abc", framing, ended=False) == b"abc"
     assert frame(b"abc", framing, ended=True) == b"abc"

@@ -32,7 +32,7 @@ KEPT: RawHeaders = [
     (b"Accept-Encoding", b"gzip, br"),
     (b"X-Team", b"research"),
     (b"cookie", b"a=b; c=d"),
-    (b"X-Forwarded-For", b"10.0.0.1"),
+    (b"X-Forwarded", b"10.0.0.1"),
     (b"X-Odd", b"caf\xe9, gr\xc3\xbc\xc3\x9fe"),
     (b"X-Empty", b""),
 ]

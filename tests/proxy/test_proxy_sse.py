@@ -6,6 +6,7 @@ import json
 import random
 import re
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -100,6 +101,48 @@ def test_an_event_that_is_as_long_as_may_be_stays_whole() -> None:
     assert cutter.cut(event[-1:]) == event
 
 
+class Watched(bytearray):
+    """Counts the bytes in which an end was looked for."""
+
+    searched = 0
+
+    def rfind(self, *args: Any) -> int:  # type: ignore[override]
+        self.searched += len(self) - args[1]
+        return super().rfind(*args)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+def test_what_is_held_is_not_searched_again_with_each_piece(size: int) -> None:
+    cutter, event = EventCutter(), b"data: " + b"x" * 60_000 + b"\r\n\r\n"
+    cutter.held = watched = Watched()
+    pieces = [event[at : at + size] for at in range(0, len(event), size)]
+    assert b"".join(cutter.cut(piece) for piece in pieces) == event
+    assert watched.searched <= len(ENDS) * (len(event) + 3 * len(pieces))
+
+
+def as_it_was_cut_at_first(pieces: list[bytes]) -> list[bytes]:
+    """Do what a cutter does, in the plainest way."""
+    passed, held = [], b""
+    for piece in pieces:
+        held += piece
+        end = max(held.rfind(mark) + len(mark) if mark in held else 0 for mark in ENDS)
+        end = len(held) if not end and len(held) > LONGEST_HELD else end
+        passed.append(held[:end])
+        held = held[end:]
+    return passed
+
+
+def test_each_piece_is_cut_as_if_all_were_searched() -> None:
+    draw = random.Random(3)
+    for _ in range(2000):
+        stream = bytes(draw.choices(b"\r\nx", k=draw.randint(0, 40)))
+        cuts = sorted(draw.choices(range(len(stream) + 1), k=draw.randint(0, 20)))
+        cutter, pieces = EventCutter(), pieces_of(stream, cuts)
+        assert [cutter.cut(piece) for piece in pieces] == as_it_was_cut_at_first(pieces)
+    cutter, pieces = EventCutter(), [b"x" * 50_000, b"x" * 50_000, b"\n\n", b"\n\n" + b"y" * 99_999]
+    assert [cutter.cut(piece) for piece in pieces] == as_it_was_cut_at_first(pieces)
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [(b"", False), (b"data: 1\n", False), (b"a\r\n\r", False), (b"a\n\nb", True)]
@@ -107,6 +150,13 @@ def test_an_event_that_is_as_long_as_may_be_stays_whole() -> None:
 )
 def test_the_end_of_an_event_is_known(data: bytes, expected: bool) -> None:
     assert has_event(data) is expected
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_end_is_also_found_where_a_former_search_ended_within_it(end: bytes) -> None:
+    for searched in range(10 + len(end)):
+        assert has_event(b"data: 1234" + end, searched)
+    assert not has_event(b"data: 1234" + end + b"x" * 10, 10 + len(end) + 3)
 
 
 # vLLM 0.32, a stream of a burst that is over its queue limit: HTTP 200, and then this.

@@ -4,19 +4,51 @@ from __future__ import annotations
 
 import pytest
 
+from mvllm_router.proxy.attempts import Trouble
 from mvllm_router.proxy.sse import LONGEST_HELD
-from mvllm_router.proxy.verdict import Verdict, judge
+from mvllm_router.proxy.verdict import Judgement, Verdict, judge
 
-PASS, HOLD, MOVE = Verdict.PASS, Verdict.HOLD, Verdict.MOVE
+PASS = (Verdict.PASS, None, "")
+HOLD = (Verdict.HOLD, None, "")
 
 DRAINING = (
     b'{"error":{"message":"cannot schedule new futures after shutdown",'
     b'"type":"InternalServerError","param":null,"code":500}}'
 )
+DIED = (
+    b'{"error":{"message":"EngineCore encountered an issue. See stack trace (above) for the root '
+    b'cause.","type":"InternalServerError","param":null,"code":500}}'
+)
+CANNOT_NOW = [
+    (429, Trouble.BUSY),
+    (502, Trouble.BROKEN),
+    (503, Trouble.BUSY),
+    (504, Trouble.LATE),
+]
 
 
 def event(code: int, message: str = "no") -> bytes:
     return b'data: {"error": {"message": "%b", "code": %d}}\n\n' % (message.encode(), code)
+
+
+def moved(trouble: Trouble, reason: str) -> Judgement:
+    return Verdict.MOVE, trouble, reason
+
+
+def passed(trouble: Trouble, reason: str) -> Judgement:
+    return Verdict.PASS, trouble, reason
+
+
+class Decider:
+    """Says whether there is another attempt, and keeps what it was asked for."""
+
+    def __init__(self, may: bool) -> None:
+        self.may = may
+        self.asked: list[Trouble] = []
+
+    def __call__(self, trouble: Trouble) -> bool:
+        self.asked.append(trouble)
+        return self.may
 
 
 def verdict(
@@ -26,89 +58,116 @@ def verdict(
     stream: bool = False,
     ended: bool = False,
     another: bool = True,
-) -> tuple[Verdict, str]:
-    return judge(status, stream, data, ended, lambda: another)
+) -> Judgement:
+    """Return the judgement; where there is trouble another attempt is asked for, and only once."""
+    decider = Decider(another)
+    found = judge(status, stream, data, ended, decider)
+    assert decider.asked == ([] if found[1] is None else [found[1]])
+    return found
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize(("status", "trouble"), CANNOT_NOW)
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_server_that_cannot_now_is_left_for_another_one(status: int, stream: bool) -> None:
-    assert verdict(status, stream=stream) == (MOVE, str(status))
-    assert verdict(status, stream=stream, another=False) == (PASS, "")
+def test_a_server_that_cannot_now_is_left_for_another_one(
+    status: int, trouble: Trouble, stream: bool
+) -> None:
+    assert verdict(status, stream=stream) == moved(trouble, str(status))
+
+
+@pytest.mark.parametrize(("status", "trouble"), CANNOT_NOW)
+def test_what_must_be_passed_on_keeps_its_trouble_for_the_servers_record(
+    status: int, trouble: Trouble
+) -> None:
+    assert verdict(status, another=False) == passed(trouble, str(status))
 
 
 @pytest.mark.parametrize(
     "status", [200, 201, 204, 301, 304, 400, 401, 403, 404, 405, 408, 413, 422, 501]
 )
-@pytest.mark.parametrize("data", [b"", b'{"error":{"code":503}}', DRAINING])
+@pytest.mark.parametrize("data", [b"", b'{"error":{"code":503}}', DRAINING, DIED])
 def test_any_other_answer_is_the_clients(status: int, data: bytes) -> None:
     for ended in (True, False):
-        assert verdict(status, data, ended=ended) == (PASS, "")
+        assert verdict(status, data, ended=ended) == PASS
 
 
 def test_a_500_is_held_until_it_is_whole_and_then_the_clients() -> None:
-    assert verdict(500, b'{"error":') == (HOLD, "")
-    assert verdict(500) == (HOLD, "")
-    assert verdict(500, b'{"error":"my fault"}', ended=True) == (PASS, "")
-    assert verdict(500, b"x" * (LONGEST_HELD + 1)) == (PASS, "")
+    assert verdict(500, b'{"error":') == HOLD
+    assert verdict(500) == HOLD
+    assert verdict(500, b'{"error":"my fault"}', ended=True) == PASS
+    assert verdict(500, b"x" * (LONGEST_HELD + 1)) == PASS
 
 
-def test_a_500_of_a_server_that_drains_is_left_for_another_one() -> None:
-    assert verdict(500, DRAINING[:-1]) == (HOLD, "")
-    assert verdict(500, DRAINING, ended=True) == (MOVE, "draining")
-    assert verdict(500, DRAINING, ended=True, another=False) == (PASS, "")
+@pytest.mark.parametrize(
+    ("body", "trouble", "reason"),
+    [(DRAINING, Trouble.LEAVING, "draining"), (DIED, Trouble.DIED, "engine died")],
+    ids=["draining", "died"],
+)
+def test_a_500_of_a_server_that_leaves_or_whose_engine_died_is_left_for_another_one(
+    body: bytes, trouble: Trouble, reason: str
+) -> None:
+    assert verdict(500, body[:-1]) == HOLD
+    assert verdict(500, body, ended=True) == moved(trouble, reason)
+    assert verdict(500, body, ended=True, another=False) == passed(trouble, reason)
 
 
 def test_a_stream_is_held_until_its_first_event_is_there() -> None:
-    assert verdict(200, stream=True) == (HOLD, "")
-    assert verdict(200, b'data: {"choices":[]}\n', stream=True) == (HOLD, "")
-    assert verdict(200, b'data: {"choices":[]}\n\n', stream=True) == (PASS, "")
-    assert verdict(200, b":\n\n", stream=True) == (PASS, "")
-    assert verdict(200, b'data: {"choices":[]}', stream=True, ended=True) == (PASS, "")
-    assert verdict(200, stream=True, ended=True) == (PASS, "")
-    assert verdict(200, b"x" * (LONGEST_HELD + 1), stream=True) == (PASS, "")
+    assert verdict(200, stream=True) == HOLD
+    assert verdict(200, b'data: {"choices":[]}\n', stream=True) == HOLD
+    assert verdict(200, b'data: {"choices":[]}\n\n', stream=True) == PASS
+    assert verdict(200, b":\n\n", stream=True) == PASS
+    assert verdict(200, b'data: {"choices":[]}', stream=True, ended=True) == PASS
+    assert verdict(200, stream=True, ended=True) == PASS
+    assert verdict(200, b"x" * (LONGEST_HELD + 1), stream=True) == PASS
 
 
-@pytest.mark.parametrize("code", [429, 502, 503, 504])
-def test_a_stream_that_only_says_it_cannot_now_is_left_for_another_server(code: int) -> None:
-    data = event(code) + b"data: [DONE]\n\n"
-    assert verdict(200, data, stream=True) == (MOVE, f"{code} in the first event")
-    assert verdict(200, data, stream=True, another=False) == (PASS, "")
+@pytest.mark.parametrize(("code", "trouble"), CANNOT_NOW)
+def test_a_stream_that_only_says_it_cannot_now_is_left_for_another_server(
+    code: int, trouble: Trouble
+) -> None:
+    data, reason = event(code) + b"data: [DONE]\n\n", f"{code} in the first event"
+    assert verdict(200, data, stream=True) == moved(trouble, reason)
+    assert verdict(200, data, stream=True, another=False) == passed(trouble, reason)
 
 
 def test_half_of_such_an_event_is_held() -> None:
-    assert verdict(200, event(503)[:-1], stream=True) == (HOLD, "")
+    assert verdict(200, event(503)[:-1], stream=True) == HOLD
 
 
 @pytest.mark.parametrize("code", [400, 404, 500, 501])
 def test_a_stream_that_begins_with_another_error_is_the_clients(code: int) -> None:
-    assert verdict(200, event(code), stream=True) == (PASS, "")
+    assert verdict(200, event(code), stream=True) == PASS
 
 
 @pytest.mark.parametrize("code", [500, 0, 99999])
-def test_a_stream_of_a_server_that_drains_is_left_under_one_name(code: int) -> None:
-    data = event(code, "cannot schedule new futures after shutdown")
-    assert verdict(200, data, stream=True) == (MOVE, "draining")
-    assert verdict(200, data, stream=True, another=False) == (PASS, "")
+@pytest.mark.parametrize(
+    ("message", "trouble", "reason"),
+    [
+        ("cannot schedule new futures after shutdown", Trouble.LEAVING, "draining"),
+        ("EngineCore encountered an issue.", Trouble.DIED, "engine died"),
+    ],
+    ids=["draining", "died"],
+)
+def test_a_stream_of_a_server_that_leaves_or_died_is_left_under_one_name(
+    code: int, message: str, trouble: Trouble, reason: str
+) -> None:
+    data = event(code, message)
+    assert verdict(200, data, stream=True) == moved(trouble, reason)
+    assert verdict(200, data, stream=True, another=False) == passed(trouble, reason)
 
 
 def test_an_event_that_is_no_stream_is_not_read() -> None:
-    assert verdict(200, event(503)) == (PASS, "")
+    assert verdict(200, event(503)) == PASS
 
 
 def test_an_error_after_the_first_event_comes_too_late() -> None:
     data = b'data: {"choices":[]}\n\n' + event(503)
-    assert verdict(200, data, stream=True) == (PASS, "")
+    assert verdict(200, data, stream=True) == PASS
 
 
-@pytest.mark.parametrize(
-    ("status", "stream", "data"),
-    [(200, False, b"{}"), (200, True, b"data: 1\n\n"), (404, False, b""), (500, False, b"no")],
-)
-def test_other_servers_are_looked_for_only_when_one_is_needed(
-    status: int, stream: bool, data: bytes
-) -> None:
-    def another() -> bool:
-        raise AssertionError("nobody asked")
-
-    assert judge(status, stream, data, True, another) == (PASS, "")
+def test_the_reasons_are_few_since_they_are_labels_of_a_metric() -> None:
+    reasons = set()
+    for code in range(400, 600):
+        for status, data in ((code, b""), (200, event(code, "after shutdown " + "x" * code))):
+            found = judge(status, status == 200, data, True, lambda _: True)
+            reasons.add(found[2])
+    assert len(reasons) <= 12

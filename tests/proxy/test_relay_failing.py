@@ -121,6 +121,21 @@ async def test_the_only_server_of_a_model_is_asked_again_after_a_pause(
     assert engine.started == 3
 
 
+async def test_a_request_that_pauses_before_it_asks_again_is_told_when_the_router_stops(
+    start_router: StartRouter,
+) -> None:
+    busy = b"HTTP/1.1 503 Service Unavailable\r\n"
+    async with Scripted(replies(answer(b"{}", busy, b"retry-after: 5"))) as server:
+        router = await start_router(server.url)
+        async with Client(router.url) as client:
+            client.post(json.dumps(chat()).encode())
+            await until(lambda: bool(router.pool.backends["s0"].stats.retries))
+            await router.stop(drain_timeout=0)
+            head, body = await client.answer()
+    assert b" 503 " in head
+    assert b"The router is stopping." in body
+
+
 async def test_a_server_that_wants_to_be_left_alone_for_long_is_and_its_429_is_passed_on(
     start_router: StartRouter,
 ) -> None:

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from sim_client import Raw, chat, content, events
 
-from mvllm_router.sim import Profile, SimEngine
+from mvllm_router.sim import Profile, SimEngine, answer_text
 
 # llama-server closes after each stream, whether it was asked to or not.
 LAST = {"Connection": "close"}
@@ -36,6 +36,29 @@ async def test_stream_and_whole_answer_have_the_same_text(
     assert whole["usage"]["completion_tokens"] == 9
     assert whole["choices"][0]["finish_reason"] == "length"
     assert engine.served == engine.started == 2
+
+
+@pytest.mark.parametrize("dialect", GENERATING)
+@pytest.mark.parametrize("length", [{}, {"max_tokens": 40}])
+async def test_a_client_can_tell_every_text_beforehand(
+    dialect: str, length: dict[str, int], client: aiohttp.ClientSession
+) -> None:
+    async with SimEngine(profile(dialect), seed=5) as engine:
+        url = f"{engine.url}/v1/chat/completions"
+        turns = [{"role": "system", "content": "é"}, {"role": "user", "content": "why?"}]
+        talk = {"model": "tiny", "messages": turns, **length}
+        async with client.post(url, json=talk) as response:
+            answer = await response.json()
+        assert answer["choices"][0]["message"]["content"] == answer_text(5, talk)
+        plain = {"model": "tiny", "prompt": "why?", **length}
+        async with client.post(f"{engine.url}/v1/completions", json=plain) as response:
+            answer = await response.json()
+        assert answer["choices"][0]["text"] == answer_text(5, plain)
+
+
+def test_a_request_without_a_prompt_has_no_text() -> None:
+    with pytest.raises(ValueError, match="no prompt"):
+        answer_text(0, {"model": "tiny"})
 
 
 @pytest.mark.parametrize("dialect", GENERATING)

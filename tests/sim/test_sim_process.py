@@ -16,6 +16,7 @@ from sim_client import chat
 
 from mvllm_router.sim import Fault, Profile, SimEngine
 from mvllm_router.sim.__main__ import parse_engine
+from mvllm_router.sim.commands import Commands
 from mvllm_router.sim.demo import DEMO_MODELS, DEMO_PROFILES, trickle
 
 SECONDS = 30  # after which a child counts as hung
@@ -54,6 +55,98 @@ async def test_engines_of_one_process_answer_and_end_with_stdin(
         assert process.stdin is not None
         process.stdin.close()
         assert await asyncio.wait_for(process.wait(), SECONDS) == 0
+
+
+class Told:
+    """Gives a child commands and reads its answers."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._stdin, self._stdout = process.stdin, process.stdout
+
+    async def line(self, text: str) -> Any:
+        self._stdin.write(text.encode() + b"\n")
+        return json.loads(await asyncio.wait_for(self._stdout.readline(), SECONDS))
+
+    async def command(self, word: str, **fields: Any) -> Any:
+        return await self.line(json.dumps({word: fields}))
+
+
+async def test_another_process_injects_faults_and_clears_them(
+    client: aiohttp.ClientSession,
+) -> None:
+    two = ("--engine", "vllm:tiny", "--engine", "llama.cpp:tiny", "--parent-pipe")
+    async with child("mvllm_router.sim", *two) as (process, told):
+        control = Told(process)
+        seen = []
+        commands: tuple[tuple[str, dict[str, Any]], ...] = (
+            ("inject", {"fault": "busy_503", "times": 1}),
+            ("inject", {"fault": "error_500", "everywhere": True}),
+            ("clear", {}),
+        )
+        for word, fields in commands:
+            assert await control.command(word, engine=1, **fields) == {"ok": True}
+            for url in told["urls"]:
+                async with client.post(f"{url}/v1/chat/completions", json=chat()) as response:
+                    seen.append(response.status)
+        assert seen == [200, 503, 200, 500, 200, 200]
+
+
+async def test_another_process_closes_an_engine_and_opens_it_again(
+    client: aiohttp.ClientSession,
+) -> None:
+    async with child("mvllm_router.sim", "--parent-pipe") as (process, told):
+        control = Told(process)
+        assert await control.command("inject", engine=0, fault="refuse") == {"ok": True}
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await client.get(f"{told['url']}/health")
+        assert await control.command("clear", engine=0) == {"ok": True}
+        async with client.get(f"{told['url']}/health") as response:
+            assert response.status == 200
+
+
+async def test_another_process_reads_the_counts(client: aiohttp.ClientSession) -> None:
+    async with child("mvllm_router.sim", "--tps", "1", "--parent-pipe") as (process, told):
+        control = Told(process)
+        url = f"{told['url']}/v1/chat/completions"
+        async with client.post(url, json=chat(max_tokens=1)) as response:
+            await response.read()
+        async with client.post(url, json=chat(max_tokens=900, stream=True)) as response:
+            await response.content.readline()
+            counts = await control.command("counts", engine=0)
+    ended = {"served": 1, "aborted": 0, "failed": 0}
+    assert counts == {"started": 2, **ended, "running": 1, "waiting": 0}
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("nonsense", "JSONDecodeError"),
+        ("[]", "AttributeError"),
+        ("{}", "not enough values"),
+        ('{"clear": 5}', "AttributeError"),
+        ('{"clear": {}}', "KeyError"),
+        ('{"clear": {"engine": 1}}', "engines 0 to 0"),
+        ('{"clear": {"engine": -1}}', "engines 0 to 0"),
+        ('{"dance": {"engine": 0}}', "dance"),
+        ('{"inject": {"engine": 0}}', "fault"),
+        ('{"inject": {"engine": 0, "fault": "nope"}}', "nope"),
+        ('{"inject": {"engine": 0, "fault": "hang", "x": 1}}', "x"),
+        ('{"inject": {"engine": 0, "fault": "hang", "times": 0}}', "times=0"),
+    ],
+)
+def test_a_wrong_command_is_answered_with_what_is_wrong(line: str, wrong: str) -> None:
+    (answer,) = Commands([SimEngine(Profile("vllm", ("tiny",)))]).answer(line).items()
+    assert answer[0] == "error"
+    assert wrong in answer[1]
+
+
+async def test_a_wrong_command_does_not_end_the_process() -> None:
+    async with child("mvllm_router.sim", "--parent-pipe") as (process, _):
+        control = Told(process)
+        assert "error" in await control.line("nonsense")
+        assert await control.command("clear", engine=0) == {"ok": True}
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM to be caught")

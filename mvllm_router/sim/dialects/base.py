@@ -119,6 +119,21 @@ def texts_of(value: Any) -> list[str] | None:
     return [item if isinstance(item, str) else str(item) for item in value]
 
 
+def answer_text(seed: int, fields: Fields) -> str:
+    """The whole text with which an engine of this seed answers a chat or a completion.
+
+    Args:
+        fields: the request; its length is that of `max_tokens`, at least 1, or the default.
+
+    Raises ValueError for a request without a prompt.
+    """
+    chat = "messages" in fields
+    texts = chat_texts(fields["messages"]) if chat else texts_of(fields.get("prompt"))
+    if texts is None:
+        raise ValueError("the request has no prompt")
+    return Answer(seed, texts[0]).text(fields.get("max_tokens", DEFAULT_MAX_TOKENS))
+
+
 class Dialect(ABC):
     """One kind of server. Methods decide and format; none of them does I/O."""
 

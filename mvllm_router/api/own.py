@@ -1,0 +1,101 @@
+"""The router's own routes: which methods each takes, and what answers them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from mvllm_router.auth import Caller
+from mvllm_router.errors import MethodNotAllowed
+
+_READING = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request for a route of the router's own.
+
+    `name` is what stood in the place of `{name}`, percent-decoded: compare it, and do not repeat
+    it. `caller` is None for a client that came in only because the path is open.
+    """
+
+    request: web.BaseRequest
+    name: str
+    caller: Caller | None
+
+
+Handler = Callable[[Asked], Awaitable[web.StreamResponse]]
+
+
+class WrongMethod(MethodNotAllowed):
+    """A route was asked by a method that it does not take; `allow` lists those that it takes."""
+
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """One route: `read` answers GET and HEAD, `writes` the methods that change something."""
+
+    read: Handler | None = None
+    writes: Mapping[str, Handler] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return (*(_READING if self.read else ()), *self.writes)
+
+    def handler(self, method: str, path: str) -> Handler:
+        """Return what answers `method`.
+
+        Raises:
+            WrongMethod: nothing does; `path` is named in the message.
+        """
+        found = self.read if method in _READING else self.writes.get(method)
+        if found is None:
+            allow = ", ".join(self.methods)
+            raise WrongMethod(f"{path[:200]} takes {allow}, not {method}.", allow)
+        return found
+
+
+class OwnRoutes:
+    """Finds routes by path. A path that ends with `{...}` stands for all that begin like it."""
+
+    def __init__(self, table: Mapping[str, Own]) -> None:
+        self.table = table
+        self._exact = {path: route for path, route in table.items() if "{" not in path}
+        self._named = [
+            (path[: path.index("{")], route) for path, route in table.items() if "{" in path
+        ]
+
+    def find(self, path: str) -> tuple[Own, str] | None:
+        """Return the route at `path`, and what stands there in the place of `{...}`."""
+        exact = self._exact.get(path)
+        if exact is not None:
+            return exact, ""
+        for prefix, route in self._named:
+            if path.startswith(prefix) and len(path) > len(prefix):
+                return route, unquote(path[len(prefix) :])
+        return None
+
+
+def showing(document: Callable[[], object]) -> Own:
+    """Return a route that shows a document as JSON."""
+
+    async def read(asked: Asked) -> web.Response:
+        return json_response(document())
+
+    return Own(read)
+
+
+def json_response(document: object) -> web.Response:
+    return web.Response(
+        body=json.dumps(document, ensure_ascii=False).encode(),
+        content_type="application/json",
+        charset="utf-8",
+    )

@@ -1,0 +1,97 @@
+"""Answers that need no request: to clients that come when there is no room, or are too slow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from http import HTTPStatus
+from typing import cast
+
+from mvllm_router.errors import OutOfConnections, RouterError
+
+# Connections that wait for their client to take the answer and close. Each is a file.
+_MOST_LINGERING = 16
+# Seconds that they wait, at least; and bytes of a request that are passed over meanwhile.
+_LINGER = 2.0
+_PASSED_OVER = 65536
+# Seconds after which a client may try again.
+_RETRY_AFTER = 2
+
+
+def raw_answer(error: RouterError) -> bytes:
+    """Return a whole answer that ends its connection, for a client whose request was not read."""
+    body = error.body()
+    lines = [
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        "content-type: application/json; charset=utf-8",
+        f"content-length: {len(body)}",
+        "server: mvllm-router",
+        "connection: close",
+        *([f"retry-after: {error.retry_after}"] if error.retry_after is not None else []),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
+
+
+class Refusals:
+    """Refuses connections without reading what they ask."""
+
+    def __init__(self) -> None:
+        error = OutOfConnections(
+            "The router has as many connections as it may.", retry_after=_RETRY_AFTER
+        )
+        self._answer = raw_answer(error)
+        # When each came, in monotonic seconds; the oldest first.
+        self._lingering: OrderedDict[asyncio.Transport, float] = OrderedDict()
+
+    def protocol(self) -> asyncio.Protocol:
+        """Return what refuses one connection."""
+        return _Refusal(self)
+
+    def refuse(self, transport: asyncio.Transport) -> None:
+        """Answer, and let the client close: if we did, with its request unread, that would be a
+        reset, which can overtake the answer.
+        """
+        transport.write(self._answer)
+        if not transport.can_write_eof():  # TLS
+            return transport.close()
+        transport.write_eof()
+        self._lingering[transport] = time.monotonic()
+        if len(self._lingering) > _MOST_LINGERING:
+            self._lingering.popitem(last=False)[0].abort()
+        return None
+
+    def ended(self, transport: asyncio.Transport) -> None:
+        self._lingering.pop(transport, None)
+
+    def close_old(self, now: float) -> None:
+        """Close those that have had time enough; `now` is in monotonic seconds."""
+        while self._lingering:
+            transport, since = next(iter(self._lingering.items()))
+            if since > now - _LINGER:
+                return
+            del self._lingering[transport]
+            transport.abort()
+
+    def close(self) -> None:
+        """Close all."""
+        while self._lingering:
+            self._lingering.popitem()[0].abort()
+
+
+class _Refusal(asyncio.Protocol):
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals = refusals
+        self._passed_over = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._refusals.refuse(self._transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._passed_over += len(data)
+        if self._passed_over > _PASSED_OVER:
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._refusals.ended(self._transport)

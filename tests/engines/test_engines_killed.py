@@ -1,0 +1,400 @@
+"""Real engines that are killed, stopped or full while clients ask: what the clients see."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import openai
+import pytest
+from load_kit import ENDLESS, PATIENCE, Call, Clients, engine_core, router_process
+from support import StartRouter, prefer, until
+
+from mvllm_router.config import ServerSpec
+from mvllm_router.pool import Backend
+from mvllm_router.server import Router
+
+if TYPE_CHECKING:
+    from conftest import EngineServer, StartLlamaServer, StartVllm
+
+SLOTS = 3  # of a llama-server that something happens to
+SHORT = 20  # tokens
+ENDS_NEVER = ("--context-shift",)  # an answer of llama-server goes on for as long as is asked
+LONG_CONTEXT = ("--max-model-len", "8192")  # of vLLM
+LONG = 7000  # tokens; vLLM takes some 20 s for them
+
+
+def specs(**servers: EngineServer) -> list[ServerSpec]:
+    return [ServerSpec(url=server.url, name=name) for name, server in servers.items()]
+
+
+async def all_up(router: Router) -> dict[str, Backend]:
+    backends = router.pool.backends
+    await until(lambda: all(b.is_up for b in backends.values()), timeout=PATIENCE)
+    return backends
+
+
+async def load(
+    router: Router, clients: Clients, name: str, *, tokens: int, streams: int
+) -> tuple[list[Call], list[Call]]:
+    """Fill one server with streams, queue four requests behind them, and keep asking all servers.
+
+    Returns:
+        The streams, each of which has begun, and the requests that wait in the server.
+    """
+    backend, policy = router.pool.backends[name], router.dispatch.policy
+    there = backend.in_flight
+    prefer(router, name)
+    running = [clients.ask(stream=True, tokens=tokens) for _ in range(streams)]
+    await clients.begun(running)
+    waiting = clients.ask_all(4, tokens=SHORT)
+    await until(lambda: backend.in_flight == there + streams + 4, timeout=PATIENCE)
+    router.dispatch.policy = policy
+    clients.keep_asking(4, tokens=SHORT)
+    return running, waiting
+
+
+async def until_vllm_has_queued(backend: Backend, count: int) -> None:
+    """Wait until vLLM itself says that so many wait, or more."""
+
+    def says_so() -> bool:
+        return backend.scrape is not None and backend.scrape.waiting >= count
+
+    await until(says_so, timeout=PATIENCE)
+
+
+async def limit_silence(router: Router, seconds: float) -> None:
+    """Let no server be silent for longer from now on, as a change of the file does."""
+    settings = replace(router.config.settings, request_timeout=seconds)
+    await router.apply(replace(router.config, settings=settings))
+
+
+async def until_answered_by(clients: Clients, name: str) -> None:
+    """Wait until a server answers one request more, while the clients keep asking."""
+    before = len(clients.answered_by(name))
+    await until(lambda: len(clients.answered_by(name)) > before, timeout=PATIENCE)
+
+
+async def assert_nothing_in_flight(router: Router) -> None:
+    await until(lambda: router.pool.stats.in_flight == 0, timeout=PATIENCE)
+    assert [backend.in_flight for backend in router.pool.backends.values()] == [0, 0]
+
+
+class SdkStream:
+    """A stream that the official client reads."""
+
+    def __init__(self, router: Router, model: str, tokens: int) -> None:
+        self._client = openai.AsyncOpenAI(
+            base_url=f"{router.url}/v1", api_key="unused", max_retries=0
+        )
+        self._asked = {"model": model, "prompt": "Dafi", "max_tokens": tokens, "stream": True}
+
+    async def __aenter__(self) -> SdkStream:
+        asked: Any = self._asked
+        self._stream = await self._client.completions.create(**asked)
+        await self._stream.__anext__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def error(self) -> str:
+        """Read on to the error that has to come."""
+        with pytest.raises(openai.APIError) as caught:
+            async for _ in self._stream:
+                pass
+        return caught.value.message
+
+
+# --- llama-server
+
+
+async def test_what_a_killed_llama_server_had_not_begun_is_answered_by_another(
+    start_llama_server: StartLlamaServer, llama_server: EngineServer, start_router: StartRouter
+) -> None:
+    victim = await asyncio.to_thread(start_llama_server, SLOTS, ENDS_NEVER)
+    router = await start_router(*specs(victim=victim, other=llama_server))
+    backend = (await all_up(router))["victim"]
+    prefer(router, "victim")
+    async with (
+        SdkStream(router, victim.model, ENDLESS) as sdk,
+        Clients(router.url, victim.model) as clients,
+    ):
+        running, waiting = await load(router, clients, "victim", tokens=ENDLESS, streams=SLOTS - 1)
+        await asyncio.to_thread(victim.kill)
+        assert "The server was lost" in await sdk.error()
+        await clients.answered(*running, *waiting)
+        assert all(call.is_broken_off for call in running), running
+        assert {call.error for call in running} == {"The server was lost: connection reset"}
+        assert [(c.is_whole, c.backend, c.attempts) for c in waiting] == [(True, "other", 2)] * 4
+        await until(lambda: not backend.is_up, timeout=PATIENCE)
+
+        port = urlsplit(victim.url).port or 0
+        await asyncio.to_thread(start_llama_server, SLOTS, port=port)
+        await until_answered_by(clients, "victim")
+        await clients.rest()
+    assert [call for call in clients.calls if not call.is_whole] == running
+    await assert_nothing_in_flight(router)
+
+
+async def test_a_stopped_llama_server_is_told_as_silent_left_alone_and_back_when_it_goes_on(
+    start_llama_server: StartLlamaServer, llama_server: EngineServer, start_router: StartRouter
+) -> None:
+    victim = await asyncio.to_thread(start_llama_server, SLOTS, ENDS_NEVER)
+    router = await start_router(
+        *specs(victim=victim, other=llama_server),
+        health_check_timeout=0.5,
+        request_timeout=PATIENCE,
+    )
+    backend = (await all_up(router))["victim"]
+    async with Clients(router.url, victim.model) as clients:
+        running, waiting = await load(router, clients, "victim", tokens=ENDLESS, streams=SLOTS)
+        victim.signal_group(signal.SIGSTOP)
+        await limit_silence(router, 3.0)
+        await until(lambda: not backend.is_up, timeout=PATIENCE)
+        newcomers = clients.ask_all(6, tokens=SHORT)
+        await clients.answered(*running, *waiting, *newcomers)
+        assert [(c.is_whole, c.backend, c.attempts) for c in newcomers] == [(True, "other", 1)] * 6
+        assert all(call.is_broken_off for call in running), running
+        assert {call.error for call in running} == {"The server was silent for 3 s"}
+        assert [call.status for call in waiting] == [504] * 4
+        await until(lambda: backend.in_flight == 0, timeout=PATIENCE)
+
+        victim.signal_group(signal.SIGCONT)
+        await until(lambda: backend.is_up, timeout=PATIENCE)
+        assert backend.health.reason == "2 health checks passed"
+        await until_answered_by(clients, "victim")
+        await clients.rest()
+    failed = [call for call in clients.calls if not call.is_whole and call not in running]
+    assert {(call.status, call.error) for call in failed} == {
+        (504, "The server was silent for 3 s.")
+    }
+    await assert_nothing_in_flight(router)
+
+
+async def test_a_router_told_to_stop_ends_no_answer_of_llama_server_early(
+    start_llama_server: StartLlamaServer, tmp_path: Path
+) -> None:
+    server = await asyncio.to_thread(start_llama_server, SLOTS, ENDS_NEVER)
+    file = tmp_path / "servers.toml"
+    servers = f'servers = [{{ url = "{server.url}" }}]'
+    file.write_text(f"{servers}\n[config]\nshutdown_timeout = {PATIENCE}\n")
+    async with router_process(file) as router, Clients(router.url, server.model) as clients:
+        await until_ready(router.url)
+        running = [clients.ask(stream=True, tokens=1000) for _ in range(SLOTS)]
+        await clients.begun(running)
+        waiting = clients.ask_all(6, tokens=SHORT)  # the slots are taken
+        await until_in_flight(router.url, SLOTS + 6)
+        router.process.send_signal(signal.SIGTERM)
+        await clients.answered(*running, *waiting)
+        assert await asyncio.wait_for(router.process.wait(), PATIENCE) == 0
+        late = clients.ask(stream=False, tokens=SHORT)
+        await clients.answered(late)
+    assert [call for call in clients.calls if not call.is_whole] == [late]
+    assert "ClientConnectorError" in late.lost
+
+
+async def until_ready(url: str) -> None:
+    async with aiohttp.ClientSession() as session:
+        for _ in range(int(PATIENCE / 0.1)):
+            async with session.get(f"{url}/ready") as answer:
+                if answer.status == 200:
+                    return
+            await asyncio.sleep(0.1)
+    pytest.fail("the router is not ready")
+
+
+async def until_in_flight(url: str, count: int) -> None:
+    async with aiohttp.ClientSession() as session:
+        for _ in range(int(PATIENCE / 0.02)):
+            async with session.get(f"{url}/router/snapshot") as answer:
+                if json.loads(await answer.read())["in_flight"] == count:
+                    return
+            await asyncio.sleep(0.02)
+    pytest.fail("the requests did not arrive")
+
+
+# --- vLLM
+
+
+async def test_no_client_sees_that_a_vllm_is_full_while_another_server_has_room(
+    strict_vllm: Callable[[], EngineServer], llama_server: EngineServer, start_router: StartRouter
+) -> None:
+    vllm = await asyncio.to_thread(strict_vllm)
+    router = await start_router(*specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE)
+    backend = (await all_up(router))["vllm"]
+    prefer(router, "vllm")
+    async with Clients(router.url, vllm.model) as clients:
+        calls = clients.ask_all(14, tokens=200)  # it takes 4
+        await clients.answered(*calls)
+    assert all(call.is_whole for call in calls), calls
+    moved = [call for call in calls if call.backend == "llama" and call.attempts == 2]
+    assert moved
+    assert set(backend.stats.retries) <= {"503", "503 in the first event"}
+    assert backend.stats.retries.total() == len(moved)
+    assert backend.is_up
+    assert not backend.stats.failures
+    await assert_nothing_in_flight(router)
+
+
+async def test_requests_beyond_what_a_vllm_takes_wait_in_the_router_and_are_never_refused(
+    strict_vllm: Callable[[], EngineServer], start_router: StartRouter
+) -> None:
+    vllm = await asyncio.to_thread(strict_vllm)
+    spec = ServerSpec(url=vllm.url, name="vllm", max_concurrent_requests=4)
+    router = await start_router(spec, request_timeout=PATIENCE, max_queue=100)
+    backend = (await all_up(router))["vllm"]
+    async with Clients(router.url, vllm.model) as clients:
+        calls = clients.ask_all(16, tokens=200)
+        await until(lambda: router.dispatch.waiting == 12, timeout=PATIENCE)
+        assert backend.in_flight == 4
+        await clients.answered(*calls)
+    assert all(call.is_whole and call.attempts == 1 for call in calls), calls
+    assert not backend.stats.retries
+
+
+async def test_a_draining_vllm_finishes_its_streams_and_who_comes_is_moved_on_unseen(
+    strict_vllm: Callable[[], EngineServer], llama_server: EngineServer, start_router: StartRouter
+) -> None:
+    vllm = await asyncio.to_thread(strict_vllm)
+    router = await start_router(*specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE)
+    backend = (await all_up(router))["vllm"]
+    prefer(router, "vllm")
+    async with Clients(router.url, vllm.model) as clients:
+        running = [clients.ask(stream=True, tokens=2500) for _ in range(4)]
+        await clients.begun(running)
+        vllm.process.terminate()
+        clients.keep_asking(2, tokens=SHORT)
+        await until(lambda: backend.circuit.openings == 1, timeout=PATIENCE)
+        assert backend.circuit.reason == "it is shutting down"
+        assert backend.is_up  # its /health says 200 all the time
+        await clients.answered(*running)
+        await clients.rest()
+        assert await asyncio.to_thread(vllm.process.wait, PATIENCE) == 0
+    await until(lambda: not backend.is_up, timeout=PATIENCE)
+    assert all(call.is_whole for call in clients.calls), clients.calls
+    assert all(call.backend == "vllm" and call.attempts == 1 for call in running)
+    moved = [call for call in clients.calls if call.attempts == 2]
+    # Two clients found out, then only the circuit's trials, which come less and less often.
+    assert backend.stats.retries["draining"] == len(moved) <= 2 + 8
+    assert all(call.backend == "llama" for call in moved)
+    await assert_nothing_in_flight(router)
+
+
+async def test_what_a_vllm_had_not_begun_when_its_engine_was_killed_is_answered_by_another(
+    start_vllm: StartVllm, llama_server: EngineServer, start_router: StartRouter
+) -> None:
+    vllm = await asyncio.to_thread(start_vllm, extra=LONG_CONTEXT)
+    router = await start_router(*specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE)
+    backend = (await all_up(router))["vllm"]
+    prefer(router, "vllm")
+    async with (
+        SdkStream(router, vllm.model, LONG) as sdk,
+        Clients(router.url, vllm.model) as clients,
+    ):
+        running, waiting = await load(router, clients, "vllm", tokens=LONG, streams=3)
+        await until_vllm_has_queued(backend, 4)
+        os.kill(engine_core(vllm.process.pid), signal.SIGKILL)
+        assert "EngineCore encountered an issue" in await sdk.error()
+        await clients.answered(*running, *waiting)
+        # vLLM itself tells its clients so, and ends these streams with [DONE] after it.
+        assert all("EngineCore encountered an issue" in call.error for call in running), running
+        assert [(c.is_whole, c.backend, c.attempts) for c in waiting] == [(True, "llama", 2)] * 4
+        assert backend.stats.retries["engine died"] >= 4
+        await until(lambda: not backend.is_up, timeout=PATIENCE)
+        await until_answered_by(clients, "llama")
+        await clients.rest()
+        assert await asyncio.to_thread(vllm.process.wait, PATIENCE) == 0
+    assert [call for call in clients.calls if not call.is_whole] == running
+    assert backend.health.reason == "connection refused"
+    await assert_nothing_in_flight(router)
+
+
+async def test_nobody_hangs_at_a_vllm_told_to_stop_and_newcomers_go_elsewhere(
+    start_vllm: StartVllm, llama_server: EngineServer, start_router: StartRouter
+) -> None:
+    """What becomes of requests that it has taken differs from run to run: see `fate`."""
+    vllm = await asyncio.to_thread(start_vllm, extra=LONG_CONTEXT)
+    router = await start_router(*specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE)
+    backend = (await all_up(router))["vllm"]
+    async with Clients(router.url, vllm.model) as clients:
+        running, waiting = await load(router, clients, "vllm", tokens=LONG, streams=4)
+        await until_vllm_has_queued(backend, 4)
+        vllm.process.terminate()
+        await limit_silence(router, 5.0)
+        await until(lambda: not backend.is_up, timeout=PATIENCE)
+        newcomers = clients.ask_all(6, tokens=SHORT)
+        await clients.answered(*running, *waiting, *newcomers)
+        await clients.rest()
+        assert await asyncio.to_thread(vllm.process.wait, PATIENCE) == 0
+    print([fate(call) for call in running], [fate(call) for call in waiting])
+    assert {fate(call) for call in running} <= {"silent", "died", "aborted"}
+    assert {fate(call) for call in waiting} <= {"whole", "silent", "aborted"}
+    assert all(call.backend == "llama" for call in waiting if call.is_whole)
+    assert all(call.status == 504 for call in waiting if fate(call) == "silent")
+    assert [(c.is_whole, c.backend, c.attempts) for c in newcomers] == [(True, "llama", 1)] * 6
+    await assert_nothing_in_flight(router)
+
+
+def fate(call: Call) -> str:
+    """Return in a word how a request ended at a vLLM that was told to stop.
+
+    It was seen to go silent for ever, to report its engine's death, and to end every answer as
+    it stood with the finish_reason "abort": one that had to wait is then an empty one.
+    """
+    if call.is_whole:
+        return "whole"
+    if "was silent for 5 s" in call.error:
+        return "silent"
+    if "EngineCore encountered an issue" in call.error:
+        return "died"
+    return "aborted" if call.done and call.finish == "abort" else repr(call)
+
+
+# --- the others
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("engine", ["start_llama_cpp_python", "start_mlx"])
+async def test_an_answer_that_its_killed_engine_had_not_begun_is_anothers_and_a_stream_is_told(
+    engine: str,
+    stream: bool,
+    request: pytest.FixtureRequest,
+    llama_server: EngineServer,
+    start_router: StartRouter,
+) -> None:
+    start: Callable[[], EngineServer] = request.getfixturevalue(engine)
+    victim = await asyncio.to_thread(start)
+    aliases = {llama_server.model: victim.model}  # MLX knows its model by its folder
+    router = await start_router(
+        ServerSpec(url=victim.url, name="victim", aliases=aliases), *specs(other=llama_server)
+    )
+    backend = (await all_up(router))["victim"]
+    prefer(router, "victim")
+    async with Clients(router.url, llama_server.model) as clients:
+        call = clients.ask(stream=stream, tokens=1500)
+        if stream:
+            await clients.begun([call])
+        else:
+            await until(lambda: backend.in_flight == 1, timeout=PATIENCE)
+        await asyncio.to_thread(victim.kill)
+        await clients.answered(call)
+        if stream:
+            assert call.is_broken_off, call
+            assert call.error == "The server was lost: connection reset"
+        else:
+            assert (call.is_whole, call.backend, call.attempts) == (True, "other", 2)
+        clients.keep_asking(2, tokens=SHORT)
+        await until(lambda: not backend.is_up, timeout=PATIENCE)
+        await until_answered_by(clients, "other")
+        await clients.rest()
+    assert all(other.is_whole for other in clients.calls if other is not call)
+    await assert_nothing_in_flight(router)

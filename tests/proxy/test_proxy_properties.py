@@ -1,0 +1,360 @@
+"""What holds of the queue, the budget and the dispatch whatever happens, in whatever order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from pool_kit import Clock, QuietEvents, add_up, checked, new_pool, open_circuit, refuse
+
+from mvllm_router.errors import NoBackend, RouterError
+from mvllm_router.policies import make
+from mvllm_router.pool import Backend, Lease, Pool
+from mvllm_router.proxy.budget import RetryBudget
+from mvllm_router.proxy.dispatch import Dispatch, QueueRules
+from mvllm_router.proxy.queue import Queue, Ticket
+
+WHICH = st.integers(0, 7)  # one of those that there are, counted round
+MODELS = st.sampled_from(("m", "n", None))
+
+
+# --- the queue
+
+
+class QueueMachine(RuleBasedStateMachine):
+    """A queue against a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queue: Queue[int] = Queue()
+        self.waiting: list[Ticket[int]] = []
+        self.gone: list[Ticket[int]] = []
+        pool = new_pool()
+        pool.events = QuietEvents()
+        self.backends = [add_up(pool, name) for name in "ab"]
+
+    @rule(model=MODELS, tried=st.sets(st.integers(0, 1)))
+    def join(self, model: str | None, tried: set[int]) -> None:
+        ticket = Ticket(model, [self.backends[number] for number in tried], len(self.waiting))
+        self.queue.join(ticket)
+        self.waiting.append(ticket)
+
+    @precondition(lambda self: self.waiting)
+    @rule(which=st.integers(0, 100))
+    def leave(self, which: int) -> None:
+        ticket = self.waiting.pop(which % len(self.waiting))
+        assert self.queue.leave(ticket)
+        self.gone.append(ticket)
+
+    @precondition(lambda self: self.gone)
+    @rule(which=st.integers(0, 100))
+    def leave_again(self, which: int) -> None:
+        assert not self.queue.leave(self.gone[which % len(self.gone)])
+
+    @precondition(lambda self: self.gone)
+    @rule(which=st.integers(0, 100))
+    def come_back(self, which: int) -> None:
+        ticket = self.gone.pop(which % len(self.gone))
+        self.queue.join(ticket)
+        self.waiting.append(ticket)
+
+    @precondition(lambda self: self.waiting)
+    @rule()
+    def serve_the_first(self) -> None:
+        ticket = self.queue.first_of_each_kind()[0]
+        assert ticket is self.waiting.pop(0)
+        assert self.queue.leave(ticket)
+        self.gone.append(ticket)
+
+    @rule()
+    def drain(self) -> None:
+        assert self.queue.drain() == self.waiting
+        self.gone += self.waiting
+        self.waiting.clear()
+
+    @invariant()
+    def it_is_the_list(self) -> None:
+        assert len(self.queue) == len(self.waiting)
+        heads: dict[Any, Ticket[int]] = {}
+        for ticket in self.waiting:
+            heads.setdefault((ticket.model, ticket.tried), ticket)
+        assert self.queue.first_of_each_kind() == list(heads.values())
+
+
+# --- the retry budget
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.sampled_from(("request", "request", "retry", "retry", "retry")),
+            st.floats(0, 30, allow_subnormal=False),
+        ),
+        max_size=300,
+    )
+)
+def test_retries_are_never_more_than_requests_and_time_have_paid(
+    events: list[str | float],
+) -> None:
+    clock = Clock()
+    budget = RetryBudget(clock)
+    requests = retries = 0
+    for event in events:
+        if event == "request":
+            budget.request()
+            requests += 1
+        elif event == "retry":
+            retries += budget.take()
+        else:
+            assert isinstance(event, float)
+            clock.advance(event)
+        seconds = clock() - 1000.0
+        assert retries <= 10 + 0.2 * requests + 10 * seconds + 1e-6
+        assert 0 <= budget._balance <= 100
+
+
+@given(st.lists(st.integers(0, 50), max_size=10), st.integers(1, 9))
+def test_a_second_is_enough_for_ten_retries_whatever_was_before(
+    bursts: list[int], tenths: int
+) -> None:
+    clock = Clock()
+    budget = RetryBudget(clock)
+    for burst in bursts:
+        for _ in range(burst):
+            budget.take()
+        clock.advance(tenths / 8)
+    clock.advance(1.0)
+    assert [budget.take() for _ in range(10)] == [True] * 10
+
+
+# --- dispatch
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose time passes only when told, and which runs as many rounds as told."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    def time(self) -> float:
+        return self._clock()
+
+    def run(self, rounds: int) -> None:
+        async def wait() -> None:
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+
+        self.run_until_complete(wait())
+
+
+class WatchedQueue(Queue[Any]):
+    """Remembers who left it last."""
+
+    left: Ticket[Any] | None = None
+
+    def leave(self, ticket: Ticket[Any]) -> bool:
+        was_in = super().leave(ticket)
+        self.left = ticket if was_in else self.left
+        return was_in
+
+
+class Asker:
+    """A client that asks for a place."""
+
+    def __init__(
+        self, machine: DispatchMachine, model: str | None, tried: frozenset[Backend]
+    ) -> None:
+        self.kind = (model, tried)
+        self.at = 0.0  # when it asked, in seconds
+        self._machine = machine
+        self.task = machine.loop.create_task(self._ask())
+
+    async def _ask(self) -> Lease:
+        self.at = self._machine.clock()
+        return await self._machine.dispatch.lease(*self.kind)
+
+
+class DispatchMachine(RuleBasedStateMachine):
+    """Clients that come, wait and leave, over servers that come, go and change."""
+
+    TIMEOUT = 8.0
+    LIMIT = 12
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = Clock()
+        self.loop = Loop(self.clock)
+        self.pool: Pool = new_pool(self.clock, enforce=True)
+        self.pool.events = QuietEvents()
+        rules = QueueRules(enforce_capacity=True, max_queue=self.LIMIT, timeout=self.TIMEOUT)
+        self.dispatch = Dispatch(self.pool, make("round_robin"), rules)
+        self.queue = self.dispatch._queue = WatchedQueue()
+        self.askers: list[Asker] = []  # in the order in which they came
+        self.leases: list[Lease] = []  # all that were ever given
+        self._lease = self.pool.lease
+        self.pool.lease = self.give  # type: ignore[method-assign]
+
+    def give(self, backend: Backend) -> Lease:
+        """Stand for `Pool.lease`: a place must be there, and nobody be before whoever gets it."""
+        assert backend.has_room, "more than it can run"
+        assert not backend.removed
+        assert not backend.draining
+        served, self.queue.left = self.queue.left, None
+        for ticket in self.queue.first_of_each_kind():
+            before = served is None or ticket.number < served.number
+            if before and not ticket.tell.done():
+                assert backend not in self.open_to(ticket.model, ticket.tried), "overtaken"
+        lease = self._lease(backend)
+        self.leases.append(lease)
+        return lease
+
+    def open_to(self, model: str | None, tried: frozenset[Backend]) -> list[Backend]:
+        """Return those that could serve such a request now: of the best sort, with room."""
+        sorts = [self.pool.candidates(model), *self.pool.last_resorts(model)]
+        left = [[b for b in sort if b not in tried] for sort in sorts]
+        return [b for b in next(filter(None, left), []) if b.has_room]
+
+    def one(self, which: int) -> Backend:
+        backends = list(self.pool.backends.values())
+        return backends[which % len(backends)]
+
+    @property
+    def waiting(self) -> list[Asker]:
+        return [asker for asker in self.askers if not asker.task.done()]
+
+    @property
+    def held(self) -> list[Lease]:
+        return [lease for lease in self.leases if not lease.released]
+
+    # --- clients
+
+    @initialize(capacities=st.lists(st.integers(1, 2), min_size=1, max_size=3))
+    def begin(self, capacities: list[int]) -> None:
+        for name, capacity in zip("abc", capacities, strict=False):
+            add_up(self.pool, name, *(("m",) if name == "b" else ("m", "n")), capacity=capacity)
+
+    @rule(model=MODELS, tried=st.sets(WHICH, max_size=2), count=st.integers(1, 4))
+    def ask(self, model: str | None, tried: set[int], count: int) -> None:
+        been = frozenset(self.one(which) for which in tried) if self.pool.backends else frozenset()
+        for _ in range(count):
+            self.askers.append(Asker(self, model, been))
+
+    @precondition(lambda self: self.held)
+    @rule(which=WHICH, times=st.integers(1, 2))
+    def release(self, which: int, times: int) -> None:
+        lease = self.held[which % len(self.held)]
+        for _ in range(times):
+            lease.release()
+
+    @precondition(lambda self: self.waiting)
+    @rule(which=WHICH)
+    def leave(self, which: int) -> None:
+        self.waiting[which % len(self.waiting)].task.cancel()
+
+    @rule(seconds=st.sampled_from((0.25, 1.0, 4.0, 8.0)))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def look(self) -> None:
+        self.dispatch.hand_over()
+
+    @rule()
+    def stop(self) -> None:
+        self.dispatch.stop(NoBackend("The router is stopping."))
+        assert self.dispatch.waiting == 0
+
+    @rule(rounds=st.integers(1, 3))
+    def go_on(self, rounds: int) -> None:
+        """Let the event loop run, but not until all have noticed what happened."""
+        self.loop.run(rounds)
+
+    # --- servers
+
+    @rule(name=st.sampled_from("abc"), capacity=st.integers(1, 2))
+    def add(self, name: str, capacity: int) -> None:
+        if name not in self.pool.backends:
+            add_up(self.pool, name, "m", capacity=capacity)
+
+    @precondition(lambda self: self.pool.backends)
+    @rule(which=WHICH, what=st.integers(0, 8))
+    def change(self, which: int, what: int) -> None:
+        pool, backend = self.pool, self.one(which)
+        spec = backend.spec
+        changes: list[Callable[[], object]] = [
+            lambda: pool.remove(backend.name),
+            lambda: pool.drain(backend.name),
+            lambda: pool.enable(backend.name),
+            lambda: refuse(pool, backend),
+            lambda: (checked(pool, backend), checked(pool, backend)),
+            lambda: pool.is_busy(backend, None),
+            lambda: open_circuit(pool, backend),
+            lambda: pool.request_succeeded(backend, self.clock()),
+            lambda: pool.update(replace(spec, max_concurrent_requests=1 + which % 3)),
+        ]
+        changes[what]()
+
+    # --- what holds at any moment
+
+    @invariant()
+    def counts_are_exact(self) -> None:
+        for backend in {*self.pool.backends.values(), *(lease.backend for lease in self.leases)}:
+            assert backend.in_flight == sum(lease.backend is backend for lease in self.held)
+
+    @invariant()
+    def the_queue_is_no_longer_than_its_limit(self) -> None:
+        assert len(self.queue) == self.dispatch.waiting <= self.LIMIT
+
+    # --- what holds once all have noticed
+
+    @rule()
+    def settle(self) -> None:
+        """Let all run that can run: nobody waits in vain, too long, or behind a later one."""
+        self.dispatch.hand_over()
+        self.loop.run(10)
+        waiting = self.waiting
+        assert self.dispatch.waiting == len(waiting)
+        for asker in waiting:
+            assert not self.open_to(*asker.kind), "it waits in front of a free place"
+            assert self.clock() - asker.at < self.TIMEOUT
+        for number, asker in enumerate(self.askers):
+            if not asker.task.done():
+                later = [other for other in self.askers[number:] if other.kind == asker.kind]
+                assert not any(_has_place(other.task) for other in later), "overtaken"
+        owned = [asker.task.result() for asker in self.askers if _has_place(asker.task)]
+        assert {id(lease) for lease in self.held} <= {id(lease) for lease in owned}, "a lost place"
+        self.askers = [a for a in self.askers if not a.task.done() or _holds(a.task)]
+
+    def teardown(self) -> None:
+        """Nothing is left when all have gone."""
+        for asker in self.askers:
+            asker.task.cancel()
+        self.loop.run(10)
+        for asker in self.askers:
+            if _has_place(asker.task):
+                asker.task.result().release()
+        assert self.dispatch.waiting == 0
+        assert self.held == []
+        self.loop.close()
+
+
+def _has_place(task: asyncio.Task[Lease]) -> bool:
+    if not task.done() or task.cancelled():
+        return False
+    error = task.exception()
+    assert error is None or isinstance(error, RouterError), error
+    return error is None
+
+
+def _holds(task: asyncio.Task[Lease]) -> bool:
+    return _has_place(task) and not task.result().released
+
+
+TestQueue = QueueMachine.TestCase
+TestDispatch = DispatchMachine.TestCase
