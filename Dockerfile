@@ -22,6 +22,6 @@ WORKDIR /etc/mvllm-router
 USER router
 EXPOSE 8888
 HEALTHCHECK --interval=10s --timeout=4s --start-period=5s CMD ["python", "-c", \
-    "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/health' % (os.environ.get('ROUTER_PORT') or 8888), timeout=3)"]
+    "import os, ssl, urllib.request as u; e = os.environ.get; u.urlopen('http%s://127.0.0.1:%s/health' % ('s' if e('ROUTER_TLS_CERT') else '', e('ROUTER_PORT') or 8888), timeout=3, context=ssl._create_unverified_context())"]
 ENTRYPOINT ["router"]
 CMD ["run"]

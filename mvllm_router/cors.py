@@ -17,7 +17,7 @@ _NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,1000}")
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """What the answers to one origin say; `lines` are `headers` as bytes, each with its line end."""
+    """What answers to one origin say; `lines` are `headers` as bytes, each with its line end."""
 
     headers: Mapping[str, str]
     lines: bytes

@@ -101,11 +101,12 @@ class Admin:
 
 
 def changed_document(diff: ConfigDiff) -> dict[str, object]:
-    """Return what a reload changed: names only, of servers, their keys and settings."""
+    """Return what a reload changed: names only, of servers, their fields, clients and settings."""
     return {
         "added": list(diff.added),
         "removed": list(diff.removed),
         "updated": {name: list(keys) for name, keys in diff.changed.items()},
+        "keys": list(diff.keys),
         "settings": list(diff.live),
         "needs_restart": list(diff.needs_restart),
     }

@@ -49,7 +49,7 @@ class App:
         self.about = about
         self.draining = False
         self.own = OwnRoutes(self._table(Admin(pool, reload)))
-        self._registry = registry(self.pool, gate)
+        self._registry = registry(self.pool, gate, lambda: relay.dispatch.waiting)
 
     def _table(self, admin: Admin) -> dict[str, Own]:
         return {

@@ -136,6 +136,7 @@ def _changes(changed: Mapping[str, Any]) -> Iterator[str]:
         ("added", changed["added"]),
         ("removed", changed["removed"]),
         ("updated", updated),
+        ("keys", changed["keys"]),
         ("settings", changed["settings"]),
         ("needs a restart", changed["needs_restart"]),
     ):

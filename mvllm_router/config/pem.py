@@ -27,7 +27,7 @@ def check_pem(name: str, path: str, *wanted: Pem) -> None:
         content = Path(path).read_bytes()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        hint = f"it is looked for at {printable(path)}"
+        hint = f"it is looked for at {printable(str(Path(path).absolute()))}"
         raise Mismatch(f"the file of `{name}` cannot be read: {reason}", hint) from None
     for part in wanted:
         if part.value not in content:

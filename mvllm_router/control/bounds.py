@@ -58,6 +58,12 @@ class BoundedConnection(ResponseHandler):
         else:
             super().feed_data(data, size)
 
+    def close(self) -> None:
+        """Close at once: over TLS a polite end waits for the server, and nothing is left to say."""
+        if self.transport is not None:
+            self.transport.abort()
+        super().close()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         transport = self.transport
         super().connection_lost(exc)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import HttpVersion, web
 from aiohttp.abc import AbstractStreamWriter
 
 from mvllm_router.config import Settings
@@ -20,12 +20,15 @@ from mvllm_router.proxy.exchange import Exchange
 from mvllm_router.proxy.forwarded import TrustedProxies
 from mvllm_router.proxy.headers import forwarded_for
 from mvllm_router.proxy.incoming import LONGEST_FIELD, LONGEST_LINE, MOST_HEADERS, Incoming
-from mvllm_router.proxy.refusals import Refusals
+from mvllm_router.proxy.refusals import Refusals, raw_answer
 
 log = logging.getLogger(__name__)
 
 # Seconds that a client's connection may idle between two requests.
 KEEP_ALIVE = 75.0
+
+# Characters of what aiohttp says against a request.
+_LONGEST_REASON = 300
 
 # What is under it can change the router: no page of another origin may, whatever is configured.
 _NOT_FOR_PAGES = "/router/"
@@ -102,6 +105,13 @@ class FrontConnection(Incoming):
             return self.peer
         return self.proxies.client(self.peer, forwarded_for(request.raw_headers).decode("latin-1"))
 
+    def refuse_version(self, version: HttpVersion) -> web.StreamResponse:
+        """Refuse a request in a version that aiohttp reads, and would answer in: 0.9 or 2.0."""
+        error = BadRequest(f"HTTP/{version.major}.{version.minor} is not spoken here.")
+        if self.transport is not None:
+            self.transport.write(raw_answer(error))
+        return SENT_AND_CLOSE
+
     def attach(self, exchange: Exchange) -> None:
         """Let `exchange` write to this client until `detach`."""
         self._exchange = exchange
@@ -132,7 +142,9 @@ class FrontConnection(Incoming):
     ) -> web.StreamResponse:
         """Answer what aiohttp could not read, or what we failed at, in OpenAI's shape."""
         if status == 400:
-            error: RouterError = BadRequest(f"Bad HTTP request: {message or exc}")
+            # aiohttp quotes what it could not read, which may be very long.
+            why = str(message or exc)[:_LONGEST_REASON]
+            error: RouterError = BadRequest(f"Bad HTTP request: {why}")
         else:
             log.error("a request failed inside the router", exc_info=exc)
             error = RouterError("Internal error of the router; its log has the details.")
@@ -207,7 +219,10 @@ class Front(web.Server):
         return self._cors.permit(request.headers.get("origin"))
 
     async def _answer(self, request: web.BaseRequest, permit: Permit | None) -> web.StreamResponse:
-        fault = cast(FrontConnection, request.protocol).fault_of(request)
+        connection = cast(FrontConnection, request.protocol)
+        if request.version.major != 1:
+            return connection.refuse_version(request.version)
+        fault = connection.fault_of(request)
         if fault is not None:
             response = error_response(fault)
             response.force_close()

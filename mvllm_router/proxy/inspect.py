@@ -41,25 +41,37 @@ def model_of(body: bytes, content_type: str, query: str, *, must_be_json: bool) 
     Args:
         body: the whole body.
         content_type: as the client sent it, "" if it did not.
-        query: the query string without its question mark.
+        query: the query string without its question mark; it counts where no server would look
+            for the model in the body.
         must_be_json: the route takes a JSON object and nothing else.
 
     Raises:
-        BadRequest: it has to be a JSON object and is not.
+        BadRequest: it has to be a JSON object and is not, or a form names several models.
     """
-    if content_type.lower().startswith("multipart/"):
-        found = _FORM_MODEL.search(body)
-        return found[2].decode("utf-8", "replace") if found else None
-    if body or must_be_json:
+    if must_be_json:
         try:
-            model = _wanted.decode(body).model
+            return _name(_wanted.decode(body).model)
         except _NOT_READABLE as error:
-            if must_be_json:
-                raise BadRequest(f"The request body is not a JSON object: {error}") from None
-            model = None
-        if model and isinstance(model, str):  # vLLM, too, takes an empty name for none
-            return model
-    return parse_qs(query).get("model", [None])[0] if query else None
+            raise BadRequest(f"The request body is not a JSON object: {error}") from None
+    if content_type.lower().startswith("multipart/"):
+        return _model_of_form(body)
+    try:
+        model = _name(_wanted.decode(body).model) if body else None
+    except _NOT_READABLE:
+        model = None
+    return model or (parse_qs(query).get("model", [None])[0] if query else None)
+
+
+def _name(model: object) -> str | None:
+    # vLLM, too, takes an empty name for none.
+    return model if model and isinstance(model, str) else None
+
+
+def _model_of_form(body: bytes) -> str | None:
+    names = {found[2] for found in _FORM_MODEL.finditer(body)}
+    if len(names) > 1:  # servers differ in which one they take; a key may allow only one of them
+        raise BadRequest("The form names more than one model.", param="model")
+    return names.pop().decode("utf-8", "replace") if names else None
 
 
 def with_model(body: bytes, model: str) -> bytes:
@@ -72,7 +84,8 @@ def with_model(body: bytes, model: str) -> bytes:
         BadRequest: a JSON object has a key that cannot be read.
     """
     if not _BEGINS_OBJECT.match(body):
-        return _FORM_MODEL.sub(lambda found: found[1] + model.encode(), body, count=1)
+        # A form may say it more than once, if it says the same.
+        return _FORM_MODEL.sub(lambda found: found[1] + model.encode(), body)
     try:
         fields: dict[str, Any] = dict(_fields.decode(body))
     except _NOT_READABLE as error:

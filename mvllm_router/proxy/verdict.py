@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from enum import Enum
 
@@ -22,6 +23,9 @@ _SAID_WITH_500 = {
     b"after shutdown": (Trouble.LEAVING, "draining"),
     b"EngineCore encountered an issue": (Trouble.DIED, "engine died"),
 }
+# A stream that ends before it has said anything. vLLM ends those that wait in it so, with a 200,
+# when it is told to stop.
+_ENDS_AT_ONCE = re.compile(rb"\s*data: ?\[DONE\]")
 
 
 class Verdict(Enum):
@@ -67,6 +71,8 @@ def judge(
 
 
 def _judge_first_event(data: bytes, may_move: Callable[[Trouble], bool]) -> Judgement:
+    if _ENDS_AT_ONCE.match(data):
+        return _moved(Trouble.BROKEN, "empty stream", may_move)
     error = error_in_first_event(data)
     if error is None:
         return _PASS

@@ -21,6 +21,7 @@ from mvllm_router.sim.engine import SimEngine
 
 CHAT = "/v1/chat/completions"
 DRAIN, ENABLE = {"state": "drain"}, {"state": "enabled"}
+PATCH_HEAD = b"PATCH /router/backends/s0 HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 Answer = tuple[int, dict[str, Any]]
 
 
@@ -274,19 +275,40 @@ async def test_a_body_that_is_not_understood_changes_nothing_and_says_what_is_ex
     assert not router.pool.backends["s0"].draining
 
 
-@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-async def test_a_body_that_is_too_large_is_a_413(chunked: bool, start_router: StartRouter) -> None:
+LARGE = b'{"state": "drain"' + b" " * 2**16 + b"}"
+
+
+@pytest.mark.parametrize(
+    ("header", "sent"),
+    [
+        (b"content-length: 65537", b""),  # it need not be sent to be refused
+        (b"transfer-encoding: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(LARGE), LARGE)),
+    ],
+    ids=["length", "chunked"],
+)
+async def test_a_body_that_is_too_large_is_a_413(
+    header: bytes, sent: bytes, start_router: StartRouter
+) -> None:
     router = await start_router(ServerSpec(url="http://127.0.0.1:9", name="s0"))
-    body = b'{"state": "drain"' + b" " * 2**16 + b"}"
-    length = b"transfer-encoding: chunked" if chunked else b"content-length: %d" % len(body)
-    sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if chunked else body
     async with Client(router.url) as client:
-        client.send(
-            b"PATCH /router/backends/s0 HTTP/1.1\r\nhost: x\r\n"
-            b"content-type: application/json\r\n" + length + b"\r\n\r\n" + sent
-        )
+        client.send(PATCH_HEAD + header + b"\r\n\r\n" + sent)
         assert b" 413 " in (await client.head()).splitlines()[0]
     assert not router.pool.backends["s0"].draining
+
+
+async def test_the_largest_body_is_taken(start_router: StartRouter) -> None:
+    router = await start_router(ServerSpec(url="http://127.0.0.1:9", name="s0"))
+    body = b'{"state": "drain"}'.ljust(2**16)
+    async with Client(router.url) as client:
+        client.send(PATCH_HEAD + b"content-length: 65536\r\n\r\n" + body)
+        assert b" 200 " in (await client.head()).splitlines()[0]
+
+
+async def test_a_body_that_is_no_http_is_a_400(start_router: StartRouter) -> None:
+    router = await start_router(ServerSpec(url="http://127.0.0.1:9", name="s0"))
+    async with Client(router.url) as client:
+        client.send(PATCH_HEAD + b"transfer-encoding: chunked\r\n\r\nxyz\r\n")
+        assert b" 400 " in (await client.head()).splitlines()[0]
 
 
 async def test_a_body_that_does_not_come_is_a_408(
@@ -295,10 +317,7 @@ async def test_a_body_that_does_not_come_is_a_408(
     monkeypatch.setattr(admin, "_PATIENCE", 0.02)
     router = await start_router(ServerSpec(url="http://127.0.0.1:9", name="s0"))
     async with Client(router.url) as client:
-        client.send(
-            b"PATCH /router/backends/s0 HTTP/1.1\r\nhost: x\r\n"
-            b'content-type: application/json\r\ncontent-length: 18\r\n\r\n{"state": '
-        )
+        client.send(PATCH_HEAD + b'content-length: 18\r\n\r\n{"state": ')
         assert b" 408 " in (await client.head()).splitlines()[0]
 
 
@@ -479,6 +498,7 @@ async def test_a_reload_answers_with_what_has_changed_and_it_is_live(
                 "added": ["gpu-2"],
                 "removed": [],
                 "updated": {"gpu-1": ["weight"]},
+                "keys": [],
                 "settings": ["max_retries"],
                 "needs_restart": ["log_format"],
             }

@@ -10,7 +10,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from mvllm_router import __version__
-from mvllm_router.api.metrics import CONTENT_TYPE, METRICS, MetricRow, metrics_text, registry
+from mvllm_router.api.metric_table import METRICS, MetricRow
+from mvllm_router.api.metrics import CONTENT_TYPE, metrics_text, registry
 from mvllm_router.auth import Gate
 from mvllm_router.config import Config, KeySpec, ServerSpec, Settings
 from mvllm_router.errors import ModelNotAllowed, RateLimited
@@ -38,7 +39,7 @@ def used_gate() -> Gate:
 
 
 def families(pool: Pool) -> dict[str, Metric]:
-    text = metrics_text(registry(pool, used_gate())).decode()
+    text = metrics_text(registry(pool, used_gate(), lambda: 3)).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -65,6 +66,9 @@ def busy() -> Pool:
         histogram.observe(0.02)
     sample = Sample(running=2, waiting=1, kv_usage=0.25)
     pool.scraped(backend, sample, 0, 1.0)
+    pool.is_leaving(backend, "it is shutting down")
+    stats.last_resorts += 4
+    pool.stats.queued.observe(0.5)
     pool.stats.finished("/v1/chat/completions", 200, 0.2)
     pool.stats.client_left["/v1/chat/completions"] += 1
     return pool
@@ -101,6 +105,11 @@ def test_the_names_of_counters_end_in_total_and_all_are_the_routers(busy: Pool) 
         ("router_tokens_total", {"backend": "a", "kind": "completion"}, 7),
         ("router_stream_events_total", {"backend": "a"}, 11),
         ("router_backend_up", {"backend": "a"}, 1),
+        ("router_backend_circuit_open", {"backend": "a"}, 1),
+        ("router_backend_circuit_openings_total", {"backend": "a"}, 1),
+        ("router_last_resorts_total", {"backend": "a"}, 4),
+        ("router_queued", {}, 3),
+        ("router_queue_seconds_count", {}, 1),
         ("router_backend_in_flight", {"backend": "a"}, 0),
         ("router_backend_running", {"backend": "a"}, 2),
         ("router_backend_waiting", {"backend": "a"}, 1),
@@ -139,7 +148,7 @@ def test_figures_are_those_of_the_moment_of_asking() -> None:
     pool = new_pool(clock)
     backend = add_up(pool, "a")
     scraped(pool, backend, running=2)
-    made = registry(pool, gate())
+    made = registry(pool, gate(), lambda: 3)
     pool.lease(backend)
     refuse(pool, backend)
     clock.advance(1.5)
@@ -151,7 +160,7 @@ def test_figures_are_those_of_the_moment_of_asking() -> None:
 
 def test_keys_that_come_and_go_with_a_reload_do_so_here() -> None:
     live = used_gate()
-    made = registry(new_pool(), live)
+    made = registry(new_pool(), live, lambda: 3)
     live.adopt(Config(servers=(), settings=Settings(), keys=(KeySpec("bob", b"other"),)))
     text = metrics_text(made).decode()
     assert "alice" not in text
@@ -160,7 +169,7 @@ def test_keys_that_come_and_go_with_a_reload_do_so_here() -> None:
 
 
 def test_without_keys_nothing_is_said_of_them() -> None:
-    text = metrics_text(registry(new_pool(), gate())).decode()
+    text = metrics_text(registry(new_pool(), gate(), lambda: 3)).decode()
     assert not re.search(r"^router_key_", text, re.MULTILINE)
 
 

@@ -19,10 +19,13 @@ from mvllm_router.sim import answer_text
 # More than all that a request can meet: a silence, pauses before the only engine is asked again.
 LONGEST = 25.0
 _SLOW_BYTES = 4096
-_SLOW_SECONDS = 4.0  # a slow reader's pause: longer than the router lets a server be silent
+# A slow reader's pause: all buffers are full after some 1.5 s of it, and it must end before the
+# router has found them full for request_timeout, and gives the client up.
+_SLOW_SECONDS = 2.6
+# Small segments make the buffers on the way small as well.
 _NARROW = (
-    (socket.SOL_SOCKET, socket.SO_RCVBUF, 4096),
-    (socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1000),
+    (socket.SOL_SOCKET, socket.SO_RCVBUF, 1152),
+    (socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536),
 )
 
 

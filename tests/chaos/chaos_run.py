@@ -25,7 +25,8 @@ from chaos_wishes import wishes
 _QUEUE_TIMEOUT = 1.5  # seconds
 _STALL = 0.5  # seconds without a turn that count as one
 _ROOM = 0.25  # of the engines' slots, where the router keeps to capacities
-_MEMORY = {"share": 0.10, "size": 8 * 1024 * 1024}
+_GROWTH = 0.10  # share by which the memory may grow,
+_SLACK = 8 * 1024 * 1024  # or by so many bytes
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Run:
             memory = await self._load_with_troubles(engines, router)
             await rest.all_up()
             await rest.check()
-            rest.check_memory(memory, **_MEMORY)
+            rest.check_memory(memory, share=_GROWTH, size=_SLACK)
             if self.options.stop_under_load:
                 await self._stop_under_load(router)
             self._world.failed = router.failed_attempts()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -42,14 +43,15 @@ def allow_descriptors(wanted: int) -> bool:
 class Streams:
     """Clients that each read one stream to its end."""
 
-    def __init__(self, url: str, count: int, seed: int) -> None:
+    def __init__(self, url: str, count: int, seed: int, all_open: Callable[[], None]) -> None:
+        """`seed` is the engine's; `all_open` is called once all `count` have begun."""
         self._url = url
         self._seed = seed
         self._sending = asyncio.Semaphore(_AT_ONCE)
         self._count = count
         self.open = 0
         self.most = 0  # that were open at once, with something of their answer there
-        self.all_open = asyncio.Event()
+        self._all_open = all_open
 
     async def read(self, session: aiohttp.ClientSession, number: int) -> Reading:
         wish = Wish(number, "common", stream=True, tokens=_EVENTS, prompt_size=1)
@@ -76,7 +78,7 @@ class Streams:
         self.open += 1
         self.most = max(self.most, self.open)
         if self.open == self._count:
-            self.all_open.set()
+            self._all_open()
 
 
 async def streams(count: int, folder: Path) -> Report:
@@ -105,20 +107,17 @@ async def streams(count: int, folder: Path) -> Report:
 
 async def _read_all(count: int, seed: int, router: RouterProcess, report: Report) -> list[Reading]:
     before = router.memory()
-    clients = Streams(router.url, count, seed)
-    timeout = aiohttp.ClientTimeout(total=None)
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
-        reading = asyncio.gather(*(clients.read(session, number) for number in range(count)))
-        await asyncio.wait(
-            [reading, asyncio.ensure_future(clients.all_open.wait())],
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+
+    def note_memory() -> None:
         if before is not None:
             grown = (router.memory() or 0) - before
             report.figures["KiB for each open stream"] = round(grown / count / 1024, 1)
-        readings = await reading
-    clients.all_open.set()
+
+    clients = Streams(router.url, count, seed, note_memory)
+    timeout = aiohttp.ClientTimeout(total=None)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(timeout=timeout, connector=connector) as session:
+        readings = await asyncio.gather(*(clients.read(session, number) for number in range(count)))
     report.figures["open at once"] = clients.most
     if clients.most < count:
         report.left_over.append(f"only {clients.most} of {count} were open at once")

@@ -78,7 +78,7 @@ class Running:
 
     @property
     def url(self) -> str:
-        found: list[str] = re.findall(r" on (http://\S+),", "\n".join(self.lines))
+        found: list[str] = re.findall(r" on (https?://\S+),", "\n".join(self.lines))
         return found[0]
 
     @property

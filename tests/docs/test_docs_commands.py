@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,10 +89,12 @@ def test_the_set_up_commands_stand_in_the_readme_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_configuration_examples_load_without_problems(page: Any) -> None:
+def test_configuration_examples_load_without_problems(page: Any, tmp_path: Path) -> None:
     for block in blocks(page.read_text(encoding="utf-8"), "toml"):
         environ = {name: name for name in re.findall(r'key_env = "(\w+)"', block)}
-        config = parse(block, environ=environ)
+        for name in re.findall(r'tls_\w+ = "(.+)"', block):
+            (tmp_path / name).write_text("BEGIN CERTIFICATE-----, BEGIN PRIVATE KEY-----")
+        config = parse(block, tmp_path / "servers.toml", environ=environ)
         assert config.warnings == ()
         assert config.servers
 

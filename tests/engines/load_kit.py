@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import Any
 
 import aiohttp
+import openai
+import pytest
 from support import until
 
 import mvllm_router
@@ -175,13 +177,49 @@ def _finish(document: dict[str, Any]) -> str:
     return "".join(choice["finish_reason"] or "" for choice in document["choices"])
 
 
+class SdkStream:
+    """A stream that the official client reads; the context begins with its first event."""
+
+    def __init__(self, url: str, model: str, tokens: int) -> None:
+        self._client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="unused", max_retries=0)
+        self._model = model
+        self._tokens = tokens
+
+    async def __aenter__(self) -> SdkStream:
+        self._stream = await self._client.completions.create(
+            model=self._model, prompt="Dafi", max_tokens=self._tokens, stream=True
+        )
+        await self._stream.__anext__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.close()
+
+    async def error(self) -> str:
+        """Read on to the error that has to come."""
+        with pytest.raises(openai.APIError) as caught:
+            async for _ in self._stream:
+                pass
+        return caught.value.message
+
+
 @dataclass
 class RouterProcess:
     """A `router run` that listens at `url`."""
 
     url: str
     process: Process
-    log: Path
+
+    async def until_shown(self, condition: Callable[[dict[str, Any]], bool]) -> None:
+        """Wait until /router/snapshot fulfils a condition."""
+        end = asyncio.get_running_loop().time() + PATIENCE
+        async with aiohttp.ClientSession() as session:
+            shown: dict[str, Any] = {}
+            while not (shown and condition(shown)):
+                assert asyncio.get_running_loop().time() < end, shown
+                await asyncio.sleep(0.02)
+                async with session.get(f"{self.url}/router/snapshot") as answer:
+                    shown = await answer.json()
 
 
 @asynccontextmanager
@@ -201,7 +239,7 @@ async def router_process(file: Path) -> AsyncIterator[RouterProcess]:
         )
     try:
         url = await _greeting(process, log)
-        yield RouterProcess(url, process, log)
+        yield RouterProcess(url, process)
     finally:
         if process.returncode is None:
             process.kill()
@@ -210,13 +248,14 @@ async def router_process(file: Path) -> AsyncIterator[RouterProcess]:
 
 async def _greeting(process: Process, log: Path) -> str:
     """Return where it listens, once it says so."""
-    said: Callable[[], re.Match[str] | None] = lambda: re.search(
-        r" on (http://\S+),", log.read_text()
-    )
-    await until(lambda: said() is not None or process.returncode is not None, timeout=PATIENCE)
-    found = said()
-    assert found is not None, log.read_text()
-    return found[1]
+
+    def url() -> str:
+        found = re.search(r" on (http://\S+),", log.read_text())
+        return found[1] if found else ""
+
+    await until(lambda: bool(url()) or process.returncode is not None, timeout=PATIENCE)
+    assert url(), "the router ended: " + log.read_text()  # noqa: ASYNC240
+    return url()
 
 
 def engine_core(vllm: int) -> int:

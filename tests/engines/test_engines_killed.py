@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import aiohttp
-import openai
 import pytest
-from load_kit import ENDLESS, PATIENCE, Call, Clients, engine_core, router_process
+from load_kit import ENDLESS, PATIENCE, Call, Clients, SdkStream, engine_core, router_process
 from support import StartRouter, prefer, until
 
 from mvllm_router.config import ServerSpec
@@ -45,21 +42,28 @@ async def all_up(router: Router) -> dict[str, Backend]:
 async def load(
     router: Router, clients: Clients, name: str, *, tokens: int, streams: int
 ) -> tuple[list[Call], list[Call]]:
-    """Fill one server with streams, queue four requests behind them, and keep asking all servers.
+    """Fill one server with streams, and queue four requests behind them.
 
     Returns:
         The streams, each of which has begun, and the requests that wait in the server.
     """
-    backend, policy = router.pool.backends[name], router.dispatch.policy
-    there = backend.in_flight
+    policy = router.dispatch.policy
     prefer(router, name)
     running = [clients.ask(stream=True, tokens=tokens) for _ in range(streams)]
     await clients.begun(running)
-    waiting = clients.ask_all(4, tokens=SHORT)
-    await until(lambda: backend.in_flight == there + streams + 4, timeout=PATIENCE)
     router.dispatch.policy = policy
-    clients.keep_asking(4, tokens=SHORT)
-    return running, waiting
+    return running, await ask_there(router, clients, name, 4)
+
+
+async def ask_there(router: Router, clients: Clients, name: str, count: int) -> list[Call]:
+    """Begin requests that go to this server, where no answer ends meanwhile."""
+    backend, policy = router.pool.backends[name], router.dispatch.policy
+    there = backend.in_flight
+    prefer(router, name)
+    calls = clients.ask_all(count, tokens=SHORT)
+    await until(lambda: backend.in_flight == there + count, timeout=PATIENCE)
+    router.dispatch.policy = policy
+    return calls
 
 
 async def until_vllm_has_queued(backend: Backend, count: int) -> None:
@@ -88,32 +92,6 @@ async def assert_nothing_in_flight(router: Router) -> None:
     assert [backend.in_flight for backend in router.pool.backends.values()] == [0, 0]
 
 
-class SdkStream:
-    """A stream that the official client reads."""
-
-    def __init__(self, router: Router, model: str, tokens: int) -> None:
-        self._client = openai.AsyncOpenAI(
-            base_url=f"{router.url}/v1", api_key="unused", max_retries=0
-        )
-        self._asked = {"model": model, "prompt": "Dafi", "max_tokens": tokens, "stream": True}
-
-    async def __aenter__(self) -> SdkStream:
-        asked: Any = self._asked
-        self._stream = await self._client.completions.create(**asked)
-        await self._stream.__anext__()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
-
-    async def error(self) -> str:
-        """Read on to the error that has to come."""
-        with pytest.raises(openai.APIError) as caught:
-            async for _ in self._stream:
-                pass
-        return caught.value.message
-
-
 # --- llama-server
 
 
@@ -125,10 +103,11 @@ async def test_what_a_killed_llama_server_had_not_begun_is_answered_by_another(
     backend = (await all_up(router))["victim"]
     prefer(router, "victim")
     async with (
-        SdkStream(router, victim.model, ENDLESS) as sdk,
+        SdkStream(router.url, victim.model, ENDLESS) as sdk,
         Clients(router.url, victim.model) as clients,
     ):
         running, waiting = await load(router, clients, "victim", tokens=ENDLESS, streams=SLOTS - 1)
+        clients.keep_asking(4, tokens=SHORT)
         await asyncio.to_thread(victim.kill)
         assert "The server was lost" in await sdk.error()
         await clients.answered(*running, *waiting)
@@ -158,14 +137,16 @@ async def test_a_stopped_llama_server_is_told_as_silent_left_alone_and_back_when
     async with Clients(router.url, victim.model) as clients:
         running, waiting = await load(router, clients, "victim", tokens=ENDLESS, streams=SLOTS)
         victim.signal_group(signal.SIGSTOP)
+        waiting += await ask_there(router, clients, "victim", 2)  # the system takes them for it
         await limit_silence(router, 3.0)
+        clients.keep_asking(4, tokens=SHORT)
         await until(lambda: not backend.is_up, timeout=PATIENCE)
         newcomers = clients.ask_all(6, tokens=SHORT)
         await clients.answered(*running, *waiting, *newcomers)
         assert [(c.is_whole, c.backend, c.attempts) for c in newcomers] == [(True, "other", 1)] * 6
         assert all(call.is_broken_off for call in running), running
         assert {call.error for call in running} == {"The server was silent for 3 s"}
-        assert [call.status for call in waiting] == [504] * 4
+        assert [call.status for call in waiting] == [504] * 6
         await until(lambda: backend.in_flight == 0, timeout=PATIENCE)
 
         victim.signal_group(signal.SIGCONT)
@@ -188,11 +169,11 @@ async def test_a_router_told_to_stop_ends_no_answer_of_llama_server_early(
     servers = f'servers = [{{ url = "{server.url}" }}]'
     file.write_text(f"{servers}\n[config]\nshutdown_timeout = {PATIENCE}\n")
     async with router_process(file) as router, Clients(router.url, server.model) as clients:
-        await until_ready(router.url)
+        await router.until_shown(lambda shown: shown["servers"][0]["state"] == "up")
         running = [clients.ask(stream=True, tokens=1000) for _ in range(SLOTS)]
         await clients.begun(running)
         waiting = clients.ask_all(6, tokens=SHORT)  # the slots are taken
-        await until_in_flight(router.url, SLOTS + 6)
+        await router.until_shown(lambda shown: shown["in_flight"] == SLOTS + 6)
         router.process.send_signal(signal.SIGTERM)
         await clients.answered(*running, *waiting)
         assert await asyncio.wait_for(router.process.wait(), PATIENCE) == 0
@@ -200,26 +181,6 @@ async def test_a_router_told_to_stop_ends_no_answer_of_llama_server_early(
         await clients.answered(late)
     assert [call for call in clients.calls if not call.is_whole] == [late]
     assert "ClientConnectorError" in late.lost
-
-
-async def until_ready(url: str) -> None:
-    async with aiohttp.ClientSession() as session:
-        for _ in range(int(PATIENCE / 0.1)):
-            async with session.get(f"{url}/ready") as answer:
-                if answer.status == 200:
-                    return
-            await asyncio.sleep(0.1)
-    pytest.fail("the router is not ready")
-
-
-async def until_in_flight(url: str, count: int) -> None:
-    async with aiohttp.ClientSession() as session:
-        for _ in range(int(PATIENCE / 0.02)):
-            async with session.get(f"{url}/router/snapshot") as answer:
-                if json.loads(await answer.read())["in_flight"] == count:
-                    return
-            await asyncio.sleep(0.02)
-    pytest.fail("the requests did not arrive")
 
 
 # --- vLLM
@@ -253,8 +214,8 @@ async def test_requests_beyond_what_a_vllm_takes_wait_in_the_router_and_are_neve
     router = await start_router(spec, request_timeout=PATIENCE, max_queue=100)
     backend = (await all_up(router))["vllm"]
     async with Clients(router.url, vllm.model) as clients:
-        calls = clients.ask_all(16, tokens=200)
-        await until(lambda: router.dispatch.waiting == 12, timeout=PATIENCE)
+        calls = clients.ask_all(12, tokens=400)
+        await until(lambda: router.dispatch.waiting >= 4, timeout=PATIENCE)
         assert backend.in_flight == 4
         await clients.answered(*calls)
     assert all(call.is_whole and call.attempts == 1 for call in calls), calls
@@ -273,7 +234,7 @@ async def test_a_draining_vllm_finishes_its_streams_and_who_comes_is_moved_on_un
         await clients.begun(running)
         vllm.process.terminate()
         clients.keep_asking(2, tokens=SHORT)
-        await until(lambda: backend.circuit.openings == 1, timeout=PATIENCE)
+        await until(lambda: backend.circuit.openings > 0, timeout=PATIENCE)
         assert backend.circuit.reason == "it is shutting down"
         assert backend.is_up  # its /health says 200 all the time
         await clients.answered(*running)
@@ -284,7 +245,8 @@ async def test_a_draining_vllm_finishes_its_streams_and_who_comes_is_moved_on_un
     assert all(call.backend == "vllm" and call.attempts == 1 for call in running)
     moved = [call for call in clients.calls if call.attempts == 2]
     # Two clients found out, then only the circuit's trials, which come less and less often.
-    assert backend.stats.retries["draining"] == len(moved) <= 2 + 8
+    assert 1 <= len(moved) == backend.stats.retries.total() <= 2 + 8
+    assert backend.stats.retries["draining"]
     assert all(call.backend == "llama" for call in moved)
     await assert_nothing_in_flight(router)
 
@@ -297,10 +259,11 @@ async def test_what_a_vllm_had_not_begun_when_its_engine_was_killed_is_answered_
     backend = (await all_up(router))["vllm"]
     prefer(router, "vllm")
     async with (
-        SdkStream(router, vllm.model, LONG) as sdk,
+        SdkStream(router.url, vllm.model, LONG) as sdk,
         Clients(router.url, vllm.model) as clients,
     ):
         running, waiting = await load(router, clients, "vllm", tokens=LONG, streams=3)
+        clients.keep_asking(4, tokens=SHORT)
         await until_vllm_has_queued(backend, 4)
         os.kill(engine_core(vllm.process.pid), signal.SIGKILL)
         assert "EngineCore encountered an issue" in await sdk.error()
@@ -327,6 +290,7 @@ async def test_nobody_hangs_at_a_vllm_told_to_stop_and_newcomers_go_elsewhere(
     backend = (await all_up(router))["vllm"]
     async with Clients(router.url, vllm.model) as clients:
         running, waiting = await load(router, clients, "vllm", tokens=LONG, streams=4)
+        clients.keep_asking(4, tokens=SHORT)
         await until_vllm_has_queued(backend, 4)
         vllm.process.terminate()
         await limit_silence(router, 5.0)
@@ -337,7 +301,8 @@ async def test_nobody_hangs_at_a_vllm_told_to_stop_and_newcomers_go_elsewhere(
         assert await asyncio.to_thread(vllm.process.wait, PATIENCE) == 0
     print([fate(call) for call in running], [fate(call) for call in waiting])
     assert {fate(call) for call in running} <= {"silent", "died", "aborted"}
-    assert {fate(call) for call in waiting} <= {"whole", "silent", "aborted"}
+    assert {fate(call) for call in waiting if call.stream} <= {"whole", "silent"}
+    assert {fate(call) for call in waiting if not call.stream} <= {"whole", "silent", "aborted"}
     assert all(call.backend == "llama" for call in waiting if call.is_whole)
     assert all(call.status == 504 for call in waiting if fate(call) == "silent")
     assert [(c.is_whole, c.backend, c.attempts) for c in newcomers] == [(True, "llama", 1)] * 6
@@ -348,7 +313,8 @@ def fate(call: Call) -> str:
     """Return in a word how a request ended at a vLLM that was told to stop.
 
     It was seen to go silent for ever, to report its engine's death, and to end every answer as
-    it stood with the finish_reason "abort": one that had to wait is then an empty one.
+    it stood with the finish_reason "abort". One in one piece that had to wait is then empty; a
+    stream that had to wait is moved on, since nothing but [DONE] comes of it.
     """
     if call.is_whole:
         return "whole"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -106,17 +106,15 @@ def mutate(data: bytes, ops: Iterable[Op]) -> bytes:
 
 
 _places = st.integers(0, 0xFFFF)
-_ops: st.SearchStrategy[Op] = st.tuples(
-    st.sampled_from(("insert", "replace", "delete", "repeat", "cut", "flip")),
-    _places,
-    _places,
-    st.sampled_from(TOKENS),
-)
+_kinds = st.sampled_from(("insert", "replace", "delete", "repeat", "cut", "flip"))
 
 
-def mutated(sources: st.SearchStrategy[bytes], most: int = 4) -> st.SearchStrategy[bytes]:
-    """Bytes of `sources` to which up to `most` things were done."""
-    return st.builds(mutate, sources, st.lists(_ops, max_size=most))
+def mutated(
+    sources: st.SearchStrategy[bytes], most: int = 4, tokens: Sequence[bytes] = TOKENS
+) -> st.SearchStrategy[bytes]:
+    """Bytes of `sources` to which up to `most` things were done, some of them with `tokens`."""
+    ops: st.SearchStrategy[Op] = st.tuples(_kinds, _places, _places, st.sampled_from(tokens))
+    return st.builds(mutate, sources, st.lists(ops, max_size=most))
 
 
 def _spliced(one: bytes, other: bytes, at: int, there: int) -> bytes:

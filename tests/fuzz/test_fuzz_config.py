@@ -15,7 +15,7 @@ from mvllm_router.config.load import parse, server_from
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = (ROOT / "servers.example.toml").read_text("utf-8")
-SECRET = "Zq7SECRETx9"  # noqa: S105
+SECRET = "Zq7SECRETx9"
 
 # Each has the key where a key may stand, and is whole lines.
 WITH_SECRET = (

@@ -85,7 +85,10 @@ queries = st.one_of(
 
 
 def finds(body: bytes, content_type: str = JSON_TYPE, query: str = "") -> str | None:
-    return model_of(body, content_type, query, must_be_json=False)
+    try:
+        return model_of(body, content_type, query, must_be_json=False)
+    except BadRequest:  # a form that names two
+        return None
 
 
 def load(body: bytes) -> Any:
@@ -101,7 +104,7 @@ def test_any_body_names_a_model_or_none_or_is_a_bad_request(
     try:
         model = model_of(body, content_type, query, must_be_json=must_be_json)
     except BadRequest:
-        assert must_be_json
+        assert must_be_json or body.count(b"name=") > 1
         return
     assert model is None or (isinstance(model, str) and len(model) <= len(body) + len(query))
 
@@ -136,13 +139,12 @@ def test_another_name_in_a_form_changes_nothing_else(body: bytes) -> None:
         return
     renamed = with_model(body, OWN_NAME)
     assert finds(renamed, FORM_TYPE) == OWN_NAME
-    new = OWN_NAME.encode()
-    at = next(n for n in range(len(renamed)) if renamed[n:].startswith(new))
-    behind = renamed[at + len(new) :]
-    assert body.startswith(renamed[:at])
-    assert body.endswith(behind)
-    old = body[at : len(body) - len(behind)]
+    kept = renamed.split(OWN_NAME.encode())
+    times = len(kept) - 1
+    size = (len(body) - sum(map(len, kept))) // times
+    old = body[len(kept[0]) : len(kept[0]) + size]
     assert old.decode("utf-8", "replace") == model
+    assert old.join(kept) == body
 
 
 @examples(300)

@@ -484,3 +484,22 @@ def test_the_circuit_of_a_removed_server_touches_nobody_else() -> None:
     assert heard == []
     assert pool.candidates("m") == [stays]
     assert not pool._unwell
+
+
+def test_nothing_is_kept_of_a_broken_server_that_is_removed() -> None:
+    pool = new_pool()
+    open_circuit(pool, add_up(pool, "goes", "m"))
+    pool.remove("goes")
+    assert not pool._unwell
+
+
+def test_any_answer_makes_the_next_rest_short_again() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    backend = add_up(pool, "a", "m")
+    for _ in range(5):
+        pool.is_busy(backend, None)
+        clock.advance(backend.rest.until - clock())
+    pool.request_succeeded(backend, clock())
+    pool.is_busy(backend, None)
+    assert backend.rest.until - clock() == 0.25

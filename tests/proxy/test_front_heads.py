@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from support import StartRouter
+from support import StartRouter, until
 from wire import Client, RawClient, Scripted, answer, replies
 
 START = b"GET /v1/files HTTP/1.1\r\nhost: x\r\n"
@@ -17,10 +17,9 @@ TOO_LONG = {
     "long headers": START + b"".join(b"x-%d: %b\r\n" % (n, b"y" * 30_000) for n in range(3)),
     "one header": START + b"x: " + b"y" * 40_000 + b"\r\n",
     "a name": START + b"x" * 40_000 + b": y\r\n",
-    "a path": b"GET /v1/" + b"x" * 17_000 + b" HTTP/1.1\r\nhost: x\r\n",
-    "a query": b"GET /v1/files?" + b"x" * 17_000 + b" HTTP/1.1\r\nhost: x\r\n",
+    "a path": b"GET /v1/" + b"x" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n",
+    "a query": b"GET /v1/files?" + b"x" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n",
     "a method": b"G" * 70_000 + b" / HTTP/1.1\r\nhost: x\r\n",
-    "empty lines": b"\r\n" * 40_000 + b"GET /v1/files HTTP/1.1\r\nhost: x\r\n",
 }
 REFUSALS = (b" 400 Bad Request\r\n", b" 431 Request Header Fields Too Large\r\n")
 
@@ -38,8 +37,19 @@ async def all_of(client: RawClient) -> bytes:
 
 async def send_in_pieces(client: RawClient, data: bytes, size: int) -> None:
     for at in range(0, len(data), size):
+        if client.writer.transport.is_closing():
+            return
         client.send(data[at : at + size])
         await asyncio.sleep(0)
+
+
+async def send_without_end(client: RawClient, again: bytes) -> bytes:
+    """Send until the other side closes; return what it said."""
+    reading = asyncio.create_task(all_of(client))
+    while not reading.done():
+        await send_in_pieces(client, again, len(again))
+        await asyncio.sleep(0.001)
+    return await reading
 
 
 @pytest.mark.parametrize("size", [1000, 10**6], ids=["in packets", "at once"])
@@ -54,19 +64,23 @@ async def test_a_head_that_is_too_long_is_refused_and_reaches_no_server(
             await send_in_pieces(client, TOO_LONG[what] + b"\r\n", size)
             got = await reading
         assert any(refusal in got for refusal in REFUSALS), got[:200]
-        assert got.count(b"HTTP/1.") == 1
+        assert len(got) < 2000
         assert server.seen == []
 
 
-async def test_a_head_that_never_ends_is_refused(start_router: StartRouter) -> None:
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [(START, b"x-y: " + b"z" * 1000 + b"\r\n"), (START, b"a:b\r\n" * 200), (b"", b"\r\n" * 500)],
+    ids=["long headers", "short headers", "empty lines"],
+)
+async def test_a_head_that_never_ends_is_refused(
+    begin: bytes, again: bytes, start_router: StartRouter
+) -> None:
     router = await start_router()
     async with Client(router.url) as client:
-        reading = asyncio.create_task(all_of(client))
-        client.send(START)
-        while not reading.done():
-            client.send(b"x-y: " + b"z" * 1000 + b"\r\n")
-            await asyncio.sleep(0.001)
-        assert any(refusal in await reading for refusal in REFUSALS)
+        client.send(begin)
+        got = await send_without_end(client, again)
+    assert any(refusal in got for refusal in REFUSALS)
 
 
 @pytest.mark.parametrize("size", [1000, 10**6], ids=["in packets", "at once"])
@@ -110,9 +124,7 @@ async def test_a_long_head_that_is_sent_ahead_ends_the_connection(
         router = await start_router(server.url)
         async with Client(router.url) as client:
             client.post(b'{"model":"tiny"}')
-            reading = asyncio.create_task(all_of(client))
-            while not reading.done():
-                client.send(b"x" * 10_000)
-                await asyncio.sleep(0.001)
-            assert b" 200 " not in await reading
+            await until(lambda: bool(server.seen))
+            client.send(START)
+            assert await send_without_end(client, b"x-y: " + b"z" * 1000 + b"\r\n") == b""
             await ended.wait()  # and with it, the request on the server

@@ -247,6 +247,7 @@ async def test_one_place_is_given_to_one_and_two_to_two() -> None:
         first, second = bench.ask(), bench.ask()
         waiting = await bench.waiting(3)
         (await first).release()
+        assert bench.dispatch.waiting == 2, "its place in the queue is not free at once"
         assert await served(*waiting) == [True, False, False]
         (await second).release()
         assert await served(*waiting) == [True, True, False]

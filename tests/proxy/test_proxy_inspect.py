@@ -97,11 +97,11 @@ def test_and_is_the_servers_business_where_it_need_not(body: bytes, content_type
 )
 def test_the_query_may_name_it(query: str, model: str | None) -> None:
     assert model_elsewhere(b"", query=query) == model
-    assert model_in_json(b"{}", query) == model
+    assert model_elsewhere(b"{}", query=query) == model
 
 
 def test_the_body_goes_before_the_query() -> None:
-    assert model_in_json(b'{"model":"body"}', "model=query") == "body"
+    assert model_elsewhere(b'{"model":"body"}', query="model=query") == "body"
 
 
 def form(*parts: bytes) -> bytes:
@@ -147,6 +147,23 @@ def test_the_model_of_a_form(body: bytes, content_type: str) -> None:
 )
 def test_a_form_that_names_no_model(body: bytes) -> None:
     assert model_elsewhere(body, FORM_TYPE) is None
+
+
+def test_a_form_that_names_two_models_is_refused_since_servers_differ_in_which_they_take() -> None:
+    other = MODEL.replace(b"whisper-1", b"other")
+    with pytest.raises(BadRequest, match="more than one model"):
+        model_elsewhere(form(MODEL, other), FORM_TYPE)
+    assert model_elsewhere(form(MODEL, MODEL), FORM_TYPE) == "whisper-1"
+
+
+def test_where_the_body_names_the_model_the_query_is_not_asked() -> None:
+    """Servers would not ask it either: they would take their default model."""
+    assert model_in_json(b"{}", "model=tiny") is None
+
+
+def test_a_content_type_does_not_make_a_form_of_a_json_route() -> None:
+    with pytest.raises(BadRequest, match="not a JSON object"):
+        model_of(form(MODEL), FORM_TYPE, "", must_be_json=True)
 
 
 def test_a_form_made_to_keep_the_router_busy_does_not() -> None:

@@ -129,6 +129,20 @@ def test_a_stream_that_only_says_it_cannot_now_is_left_for_another_server(
     assert verdict(200, data, stream=True, another=False) == passed(trouble, reason)
 
 
+@pytest.mark.parametrize(
+    "data", [b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n", b"\ndata: [DONE]\n\n"]
+)
+def test_a_stream_that_ends_before_it_has_said_anything_is_left_for_another_server(
+    data: bytes,
+) -> None:
+    """vLLM was seen to end the streams that wait in it so, with a 200, when it is told to stop."""
+    assert verdict(200, data, stream=True) == moved(Trouble.BROKEN, "empty stream")
+    passed_on = passed(Trouble.BROKEN, "empty stream")
+    assert verdict(200, data, stream=True, ended=True, another=False) == passed_on
+    assert verdict(200, data[:-1], stream=True) == HOLD
+    assert verdict(200, b'data: {"choices":[]}\n\n' + data, stream=True, ended=True) == PASS
+
+
 def test_half_of_such_an_event_is_held() -> None:
     assert verdict(200, event(503)[:-1], stream=True) == HOLD
 
