@@ -12,9 +12,15 @@ from logging.handlers import RotatingFileHandler
 _FILE_BYTES = 10 * 1024 * 1024
 _OLD_FILES = 2
 
-# Messages quote what clients and servers sent; it must not steer a terminal.
-_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
-_CONTROL = {code: text for code, text in _CONTROL.items() if chr(code) not in "\n\t"}
+# Messages quote what clients and servers sent; it must not steer a terminal, nor turn what
+# stands in a line around: control characters, separators of lines, marks of writing direction.
+_STEERING = (
+    *(code for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"),
+    *(0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)),
+)
+_AS_TEXT = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _STEERING}
+# JSON has its own escapes for those below 32.
+_IN_JSON = {code: f"\\u{code:04x}" for code in _STEERING if code >= 32}
 
 
 class TextFormatter(logging.Formatter):
@@ -22,10 +28,11 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).strftime("%H:%M:%S")
-        message = record.getMessage().translate(_CONTROL)
+        message = record.getMessage()
         if record.exc_info:
             message += f"\n{self.formatException(record.exc_info)}"
-        return f"{at} {record.levelname:<7} {message}".replace("\n", "\n    ")
+        shown = message.translate(_AS_TEXT).replace("\n", "\n    ")
+        return f"{at} {record.levelname:<7} {shown}"
 
 
 class JsonFormatter(logging.Formatter):
@@ -41,7 +48,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False)
+        return json.dumps(line, ensure_ascii=False).translate(_IN_JSON)
 
 
 def configure(level: str, style: str, file: str) -> None:

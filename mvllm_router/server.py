@@ -174,7 +174,10 @@ class Router:
         if self.app.draining:
             return Reloaded(refused="The router is stopping.")
         try:
-            return Reloaded(await self._apply(self._reread()))
+            config = self._reread()
+            for warning in config.warnings:
+                log.warning("%s", warning.render().removeprefix("warning: "))
+            return Reloaded(await self._apply(config))
         except (ConfigError, ValueError) as error:
             self.pool.events.add(
                 "reload", "", f"the new configuration is refused:\n{error}", logging.ERROR

@@ -44,6 +44,20 @@ async def repeat(step: Callable[[], Awaitable[float]]) -> None:
         await asyncio.sleep(pause)
 
 
+async def happens(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for `event`, but no longer than `seconds`; return whether it was set.
+
+    Before Python 3.12 `asyncio.wait_for` forgets that its task was cancelled when the event is
+    set in the same tick; this does not.
+    """
+    waiter = asyncio.ensure_future(event.wait())
+    try:
+        done, _ = await asyncio.wait([waiter], timeout=seconds)
+        return bool(done)
+    finally:
+        waiter.cancel()
+
+
 async def cancel(task: asyncio.Task[None]) -> None:
     """Cancel `task` and wait until it has ended; how it ended was logged already."""
     task.cancel()

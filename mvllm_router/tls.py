@@ -73,7 +73,7 @@ class Certificate:
 def changed_files(servers: Iterable[ServerSpec]) -> tuple[str, ...]:
     """New stamps of the servers whose CA, certificate or key is not what was read for them."""
     stamps = [
-        (spec.tls_stamp, stamp((spec.tls_ca, spec.tls_cert, spec.tls_key))) for spec in servers
+        (spec.tls_files, stamp((spec.tls_ca, spec.tls_cert, spec.tls_key))) for spec in servers
     ]
     return tuple(now for read, now in stamps if now != read)
 
@@ -85,7 +85,7 @@ def client_context(spec: ServerSpec) -> ssl.SSLContext:
         TlsError: its CA, certificate or key cannot be used.
     """
     return _client_context(
-        spec.tls_verify, spec.tls_ca, spec.tls_cert, spec.tls_key, spec.tls_stamp
+        spec.tls_verify, spec.tls_ca, spec.tls_cert, spec.tls_key, spec.tls_files
     )
 
 

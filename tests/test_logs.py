@@ -148,6 +148,34 @@ def test_configured_again_it_lets_go_of_the_former_file(tmp_path: Path, stderr: 
     assert stderr.getvalue().count("now here") == 1
 
 
+STEERING = "\x00\x1b[2J\r\x7f\x85\x9b31m\u2028\u2029\u202e\u2066\u200f"
+
+
+def test_an_exception_that_quotes_a_client_steers_nothing_either() -> None:
+    try:
+        raise ValueError(f"model {STEERING}\n12:00:00 INFO    forged")
+    except ValueError as error:
+        record = logging.makeLogRecord(
+            {"msg": "failed", "levelname": "ERROR", "exc_info": (ValueError, error, None)}
+        )
+    text = TextFormatter().format(record)
+    assert not any(char in text for char in STEERING if char not in "[2J31m")
+    assert "\n    12:00:00 INFO    forged" in text
+    assert "\\x1b[2J" in text
+    assert "\\u202e" in text
+    document = JsonFormatter().format(record)
+    assert not any(char in document for char in STEERING if char not in "[2J31m")
+    assert STEERING in json.loads(document)["exception"]
+
+
+@pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()])
+def test_other_letters_stay_as_they_are(formatter: logging.Formatter) -> None:
+    message = "größer 模型 עברית\tña\u0301 🙂"
+    record = logging.makeLogRecord({"msg": message, "levelname": "INFO"})
+    assert message.split("\t")[0] in formatter.format(record)
+    assert "🙂" in formatter.format(record)
+
+
 def test_json_keeps_what_is_no_unicode_readable() -> None:
     record = logging.makeLogRecord({"msg": "\x1b[2J", "levelname": "INFO"})
     assert "\x1b" not in JsonFormatter().format(record)

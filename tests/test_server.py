@@ -283,3 +283,12 @@ async def test_a_reload_that_cannot_be_made_changes_nothing_and_the_next_one_wor
         assert router.config.settings.api_key == "newer"
     finally:
         await router.stop(1)
+
+
+async def test_a_watch_that_was_just_woken_can_be_stopped(start_router: StartRouter) -> None:
+    router = await start_router("http://127.0.0.1:9")
+    (watch,) = router.watches._watches.values()
+    await asyncio.sleep(0.1)
+    watch.wake()
+    await asyncio.sleep(0)
+    await asyncio.wait_for(watch.stop(), 10)

@@ -9,7 +9,7 @@ import logging
 import pytest
 
 from mvllm_router import tasks
-from mvllm_router.tasks import cancel, spawn
+from mvllm_router.tasks import cancel, happens, spawn
 
 
 async def test_a_task_has_its_name_and_does_its_work() -> None:
@@ -96,3 +96,20 @@ async def test_a_task_that_has_ended_is_let_go() -> None:
     await cancel(task)
     await asyncio.sleep(0)  # the callback that lets go comes after those that wait
     assert task not in tasks._running
+
+
+async def test_a_wait_that_is_cancelled_as_its_event_happens_is_cancelled() -> None:
+    event = asyncio.Event()
+    waiting = asyncio.create_task(happens(event, 60))
+    await asyncio.sleep(0)
+    event.set()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_a_wait_tells_whether_its_event_happened() -> None:
+    event = asyncio.Event()
+    assert not await happens(event, 0.001)
+    event.set()
+    assert await happens(event, 60)

@@ -44,11 +44,11 @@ def test_a_ca_of_ones_own_is_the_only_one_that_is_trusted(authority: Authority) 
 def test_a_context_is_made_once_for_the_same_inputs_and_the_same_content(
     authority: Authority,
 ) -> None:
-    one = client_context(spec(tls_ca=authority.path, tls_stamp="1"))
-    assert client_context(spec(tls_ca=authority.path, tls_stamp="1", weight=2.0)) is one
+    one = client_context(spec(tls_ca=authority.path, tls_files="1"))
+    assert client_context(spec(tls_ca=authority.path, tls_files="1", weight=2.0)) is one
     for other in (
-        {"tls_ca": authority.path, "tls_stamp": "2"},
-        {"tls_stamp": "1"},
+        {"tls_ca": authority.path, "tls_files": "2"},
+        {"tls_files": "1"},
         {"tls_verify": False},
     ):
         assert client_context(spec(**other)) is not one
@@ -114,8 +114,8 @@ def test_a_certificate_is_read_again_only_when_its_files_have_changed(
 def test_servers_whose_files_have_changed_are_found(authority: Authority, files: Files) -> None:
     specs = [
         spec(),
-        spec(tls_ca=authority.path, tls_stamp=stamp([authority.path])),
-        spec(tls_cert=files.both, tls_stamp=stamp([files.both])),
+        spec(tls_ca=authority.path, tls_files=stamp([authority.path])),
+        spec(tls_cert=files.both, tls_files=stamp([files.both])),
     ]
     assert changed_files(specs) == ()
     authority.issue("one")

@@ -46,7 +46,7 @@ class Authority:
     def spoil(self, files: Files, part: str) -> None:
         """Break a certificate that was made: its `cert`, its `key`, or that they fit each other."""
         if part == "fit":
-            Path(files.key).write_text(Path(self.issue("spoiler").key).read_text())
+            Path(files.cert).write_text(Path(self.issue("spoiler").cert).read_text())
         else:
             Path(getattr(files, part)).write_text("-----BEGIN CERTIFICATE-----\nhalf of")
 

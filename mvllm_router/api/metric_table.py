@@ -214,9 +214,16 @@ METRICS: tuple[MetricRow, ...] = (
     MetricRow(
         "gauge",
         "router_backend_up",
-        "1 when the server takes requests.",
+        "1 when health checks find the server well, whether it gets requests or not.",
         ("backend",),
         _each(lambda backend, pool: float(backend.is_up)),
+    ),
+    MetricRow(
+        "gauge",
+        "router_backend_draining",
+        "1 while an operator drains the server.",
+        ("backend",),
+        _each(lambda backend, pool: float(backend.draining)),
     ),
     MetricRow(
         "gauge",

@@ -24,7 +24,7 @@ class ServerSpec:
     `max_concurrent_requests` of None: the server is asked, or its engine's default is taken.
     `models`, unless empty, are the only ones it is used for, whatever it lists. `aliases` lead from
     more public names to the server's own ones. `tls_ca`, `tls_cert` and `tls_key` are paths, "" for
-    none; `tls_stamp` changes when what these files hold does.
+    none; `tls_files` changes when what these files hold does.
     """
 
     url: str
@@ -40,7 +40,7 @@ class ServerSpec:
     tls_ca: str = ""
     tls_cert: str = ""
     tls_key: str = ""
-    tls_stamp: str = field(default="", repr=False)
+    tls_files: str = field(default="", repr=False)
     tags: tuple[str, ...] = ()
 
 

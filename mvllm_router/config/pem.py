@@ -25,8 +25,8 @@ def check_pem(name: str, path: str, *wanted: Pem) -> None:
     """
     try:
         content = Path(path).read_bytes()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+    except (OSError, ValueError) as error:  # the latter for a path that no file can have
+        reason = (getattr(error, "strerror", None) or str(error)).lower()
         hint = f"it is looked for at {printable(str(Path(path).absolute()))}"
         raise Mismatch(f"the file of `{name}` cannot be read: {reason}", hint) from None
     for part in wanted:
@@ -45,5 +45,5 @@ def stamp(paths: Iterable[str]) -> str:
 def _content(path: str) -> bytes:
     try:
         return sha256(Path(path).read_bytes()).digest()
-    except OSError:
+    except (OSError, ValueError):
         return b""

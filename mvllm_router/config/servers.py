@@ -108,7 +108,7 @@ class _Entry:
             tls_ca=tls.ca,
             tls_cert=tls.cert,
             tls_key=tls.key,
-            tls_stamp=stamp((tls.ca, tls.cert, tls.key)),
+            tls_files=stamp((tls.ca, tls.cert, tls.key)),
             tags=tags,
         )
 

@@ -14,7 +14,7 @@ from mvllm_router.control.prober import NoAnswer, Prober
 from mvllm_router.engines import Engine, get, read_models
 from mvllm_router.engines.recognise import FIRST, Answer, conclusion, next_question, read_json
 from mvllm_router.pool import Backend, Pool, Sample, State
-from mvllm_router.tasks import cancel, repeat, spawn
+from mvllm_router.tasks import cancel, happens, repeat, spawn
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Watch:
                 self._note_surprise()
             self._checked.set()
             self._wake.clear()
-            await _until(self._wake, self._delay())
+            await happens(self._wake, self._delay())
 
     def _note_surprise(self) -> None:
         """An answer that nobody thought of must not end the checks."""
@@ -287,10 +287,3 @@ def _plausible(sample: Sample) -> Sample:
     """Leave out what no engine means: a score or a JSON document could not hold it."""
     found = asdict(sample).items()
     return Sample(**{name: v for name, v in found if v is not None and 0 <= v <= _LARGEST})
-
-
-async def _until(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except asyncio.TimeoutError:
-        pass

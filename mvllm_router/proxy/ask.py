@@ -11,7 +11,7 @@ from aiohttp import StreamReader, web
 
 from mvllm_router.auth import Caller
 from mvllm_router.engines import get as get_engine
-from mvllm_router.errors import SlowUpload, TooLarge
+from mvllm_router.errors import BadRequest, MethodNotAllowed, SlowUpload, TooLarge
 from mvllm_router.pool import Backend
 from mvllm_router.proxy import headers
 from mvllm_router.proxy.bodies import MOST_BODIES
@@ -21,6 +21,9 @@ from mvllm_router.proxy.front import FrontConnection
 from mvllm_router.proxy.inspect import model_of, with_model
 from mvllm_router.proxy.routes import Route
 
+# A server would answer TRACE with what it was sent, the key that the router has for it included.
+# CONNECT asks for a tunnel.
+_NOT_RELAYED = ("TRACE", "CONNECT")
 # Bytes per second that an upload must come at, on average, once it has taken as long as a client
 # may be silent. Mobile networks are faster; a body in drops would be held for days.
 _SLOWEST = 1024
@@ -76,7 +79,7 @@ async def read_ask(
         patience: seconds that a client may be silent in the middle of its request.
 
     Raises:
-        TooLarge, SlowUpload, BadRequest: the client's mistakes.
+        TooLarge, SlowUpload, BadRequest, MethodNotAllowed: the client's mistakes.
         Overloaded: all requests together hold too much already.
         asyncio.CancelledError: it has left.
     """
@@ -84,6 +87,8 @@ async def read_ask(
     assert isinstance(front, FrontConnection)
     if front.transport is None:  # gone before we began
         raise asyncio.CancelledError
+    if request.method in _NOT_RELAYED:
+        raise MethodNotAllowed(f"{request.method} is not relayed.")
     body = await _read_body(request, front, max_body_size, patience)
     query = request.raw_path.partition("?")[2]
     content_type = request.headers.get("content-type", "")
@@ -114,7 +119,10 @@ async def read_ask(
 async def _read_body(
     request: web.BaseRequest, front: FrontConnection, limit: int, patience: float
 ) -> bytes:
-    if (request.content_length or 0) > limit:
+    length = request.content_length
+    if length is None:
+        _check_coding(request)
+    elif length > limit:
         raise _too_large(limit)
     content = request.content
     if content.is_eof():
@@ -138,6 +146,13 @@ async def _read_body(
     if (error := content.exception()) is not None:  # it ended where it could not be read on
         raise error
     return b"".join(pieces)
+
+
+def _check_coding(request: web.BaseRequest) -> None:
+    """Refuse a body that is compressed for its way only: the server would not learn of it."""
+    coding = request.headers.get("transfer-encoding", "chunked")
+    if coding.strip().lower() != "chunked":
+        raise BadRequest("Of the transfer codings, only `chunked` is taken.")
 
 
 def _invite(request: web.BaseRequest, front: FrontConnection) -> None:

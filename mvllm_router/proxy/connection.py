@@ -80,6 +80,7 @@ class Connection(asyncio.Protocol):
         "_since_body",
         "_surplus",
         "_until_close",
+        "generation",
         "idle_since",
         "receiver",
         "transport",
@@ -94,6 +95,7 @@ class Connection(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.receiver: Receiver | None = None
         self.idle_since = 0.0
+        self.generation = 0  # see Connections
         self._reset()
 
     def _reset(self) -> None:

@@ -41,6 +41,7 @@ class Connections:
         self._monotonic = monotonic
         self._idle: list[Connection] = []
         self._closing = False
+        self._generation = 0  # counts the rules of TLS that connections were opened under
         self._spec: ServerSpec | None = None
         self.adopt(spec)
 
@@ -48,6 +49,7 @@ class Connections:
         """Use another key, other headers or TLS settings from now on; the address stays."""
         if self._spec is not None and _tls_of(spec) != _tls_of(self._spec):
             self._close_idle()  # they were opened under the other rule
+            self._generation += 1
         self._spec = spec
         url = urlsplit(spec.url)
         self._host = url.hostname or ""
@@ -76,7 +78,7 @@ class Connections:
             OutOfConnections: the system lets us open no more; that is not the backend's fault.
         """
         try:
-            _, connection = await asyncio.wait_for(self._opening(), timeout)
+            return await asyncio.wait_for(self._opening(), timeout)
         except asyncio.TimeoutError:
             raise CannotConnect(Failure.CONNECT_TIMEOUT, f"after {timeout:g} s") from None
         except ConnectionRefusedError:
@@ -88,18 +90,20 @@ class Connections:
                     "The router has as many files open as it may.", retry_after=_RETRY_AFTER
                 ) from None
             raise CannotConnect(Failure.UNREACHABLE, explain(error)) from None
-        return connection
 
-    async def _opening(self) -> tuple[asyncio.Transport, Connection]:
+    async def _opening(self) -> Connection:
         assert self._spec is not None
         tls = client_context(self._spec) if self._is_tls else None
-        return await asyncio.get_running_loop().create_connection(
+        generation = self._generation
+        _, connection = await asyncio.get_running_loop().create_connection(
             lambda: Connection(self), self._host, self._port, ssl=tls
         )
+        connection.generation = generation
+        return connection
 
     def put_back(self, connection: Connection) -> None:
         """Take a connection back that has done its work."""
-        if self._closing:
+        if self._closing or connection.generation != self._generation:
             return connection.abort()
         connection.idle_since = self._monotonic()
         return self._idle.append(connection)
@@ -136,4 +140,4 @@ def _fixed_lines(spec: ServerSpec, host: str) -> bytes:
 
 
 def _tls_of(spec: ServerSpec) -> tuple[bool, str, str, str, str]:
-    return spec.tls_verify, spec.tls_ca, spec.tls_cert, spec.tls_key, spec.tls_stamp
+    return spec.tls_verify, spec.tls_ca, spec.tls_cert, spec.tls_key, spec.tls_files

@@ -8,6 +8,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 # Addresses are looked up for each request, and there are few proxies.
 _REMEMBERED = 1024
+# Proxies in a row that are looked back on; a client can write any number of addresses.
+_MOST_PROXIES = 32
 
 
 class TrustedProxies:
@@ -32,7 +34,7 @@ class TrustedProxies:
                 added by `peer`; what stands left of an address that is not trusted is hearsay.
         """
         known = peer
-        for text in reversed(forwarded_for.split(",")):
+        for text in reversed(forwarded_for.rsplit(",", _MOST_PROXIES)):
             if not self.trusts(known):
                 break
             parsed = _parsed(_without_port(text.strip()))

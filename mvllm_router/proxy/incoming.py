@@ -52,7 +52,10 @@ class Incoming(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         in_body = not self._body.is_eof()
         requests = self._request_count
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except ValueError as error:  # from older releases of aiohttp, for an impossible address
+            return self.refuse(BadRequest(f"Bad HTTP request: {error}"))
         if self._request_count != requests:
             self._heads_came(in_body, len(data))
         elif in_body:
@@ -63,6 +66,7 @@ class Incoming(web.RequestHandler):
             self._head_bytes += len(data)
             if self._head_bytes > _LONGEST_HEAD:
                 self.refuse(_too_long())
+        return None
 
     def _heads_came(self, in_body: bool, size: int) -> None:
         """Note that heads are whole, or that aiohttp could not read on: it queues that as well."""
@@ -103,8 +107,11 @@ class Incoming(web.RequestHandler):
         """Tell whether a head has been awaited for more than `timeout` seconds.
 
         That is from the connection's begin on, and later from the look after its first byte:
-        between two requests a client may idle.
+        between two requests a client may idle. Also late is what nobody reads any more: older
+        releases of aiohttp can stumble over a request before they hand it on.
         """
+        if self._task_handler is not None and self._task_handler.done():
+            return True
         if self.busy or (self._head_since is None and not self._head_bytes):
             return False
         if self._head_since is None:

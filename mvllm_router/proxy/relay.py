@@ -24,6 +24,7 @@ from mvllm_router.proxy.exchange import Exchange, Outcome, Result, failed
 from mvllm_router.proxy.failure import Failure
 from mvllm_router.proxy.front import SENT, SENT_AND_CLOSE
 from mvllm_router.proxy.routes import Route
+from mvllm_router.tasks import happens
 
 log = logging.getLogger(__name__)
 
@@ -142,11 +143,8 @@ class Relay:
 
     async def _pause(self, seconds: float) -> None:
         """Wait before the only server is asked again; not for longer than the router runs."""
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except asyncio.TimeoutError:
-            return
-        raise _stopped()
+        if await happens(self._stopping, seconds):
+            raise _stopped()
 
     async def _lease(self, attempts: Attempts) -> Lease:
         try:

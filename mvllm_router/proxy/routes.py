@@ -44,8 +44,9 @@ _KNOWN = {path: Route(path, path, True, path in _END_IS_MARKED) for path in _JSO
 _KNOWN |= {f"/{name}": _KNOWN[f"/v1/{name}"] for name in _SHORT}
 
 
-# Segments that servers and proxies on the way resolve, and so would leave /v1/ by.
-_DOT_SEGMENT = re.compile(r"[/\\]\.{1,2}(?:[/\\]|$)")
+# Segments that servers and proxies on the way resolve, and so would leave /v1/ by. Some leave out
+# what follows a semicolon before they do, others what follows a control character or a space.
+_DOT_SEGMENT = re.compile(r"[/\\]\.{1,2}(?:[;\x00-\x20][^/\\]*)?(?:[/\\]|$)")
 # A server decodes a path once, a proxy in front of it perhaps too; no honest path needs more.
 _MOST_DECODED = 4
 

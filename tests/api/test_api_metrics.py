@@ -105,6 +105,7 @@ def test_the_names_of_counters_end_in_total_and_all_are_the_routers(busy: Pool) 
         ("router_tokens_total", {"backend": "a", "kind": "completion"}, 7),
         ("router_stream_events_total", {"backend": "a"}, 11),
         ("router_backend_up", {"backend": "a"}, 1),
+        ("router_backend_draining", {"backend": "a"}, 0),
         ("router_backend_circuit_open", {"backend": "a"}, 1),
         ("router_backend_circuit_openings_total", {"backend": "a"}, 1),
         ("router_last_resorts_total", {"backend": "a"}, 4),

@@ -20,7 +20,7 @@ from chaos_wishes import Wish, wishes
 _CLIENTS = 60
 _STAYING = 0.25  # share of the clients that wait for the end
 # An engine that is not told that its client left works on this for longer than we wait.
-_LONG = 10_000
+_LONG = 16_000
 
 
 async def aborts(requests: int, seed: int, folder: Path) -> Report:

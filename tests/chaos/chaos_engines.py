@@ -46,7 +46,7 @@ class Plan:
     models: Sequence[str]
     seed: int
     # Fast enough that a slow reader is the slow one, with a pause that aborts can hit.
-    pace: str = "tps=500:prefill=0.15"
+    pace: str = "tps=800:prefill=0.15"
 
     def words(self) -> list[str]:
         """Return the options with which its process is started."""

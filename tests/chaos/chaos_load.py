@@ -19,9 +19,9 @@ from mvllm_router.sim import answer_text
 # More than all that a request can meet: a silence, pauses before the only engine is asked again.
 LONGEST = 25.0
 _SLOW_BYTES = 4096
-# A slow reader's pause: all buffers are full after some 1.5 s of it, and it must end before the
-# router has found them full for request_timeout, and gives the client up.
-_SLOW_SECONDS = 2.6
+# A slow reader's pause: all buffers on the way are full after about a second of it. The router
+# gives a client up that reads nothing for request_timeout, so it must be shorter than that.
+_SLOW_SECONDS = 1.7
 # Small segments make the buffers on the way small as well.
 _NARROW = (
     (socket.SOL_SOCKET, socket.SO_RCVBUF, 1152),

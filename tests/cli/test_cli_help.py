@@ -47,7 +47,14 @@ async def test_the_commands_are_listed_and_the_old_name_of_check_is_not(tmp_path
 async def test_help_of_run_names_every_option_of_the_contract(tmp_path: Path) -> None:
     done = await router("run", "--help", cwd=tmp_path)
     options = "--config -c --demo --max-load --policy --host --port -p --api-key --console"
-    for option in (*options.split(), "--log-level", "--log-format", "--log-file"):
+    for option in (
+        *options.split(),
+        "--tls-cert",
+        "--tls-key",
+        "--log-level",
+        "--log-format",
+        "--log-file",
+    ):
         assert f"{option} " in done.out
     assert "router run http://gpu1:8000 http://gpu2:8000 --max-load 16 32" in done.out
 

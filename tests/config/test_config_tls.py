@@ -98,7 +98,7 @@ def test_a_file_with_another_content_is_a_change_of_its_server(folder: Path) -> 
     assert not changes(old, parse(text, folder / "servers.toml", environ={}))
     (folder / "ca.pem").write_text(CERT * 2)
     diff = changes(old, parse(text, folder / "servers.toml", environ={}))
-    assert diff.changed == {"a:1": ("tls_stamp",)}
+    assert diff.changed == {"a:1": ("tls_files",)}
 
 
 def test_a_stamp_tells_files_apart_and_takes_those_that_are_gone(folder: Path) -> None:

@@ -46,7 +46,7 @@ class Bench:
 async def test_nothing_is_said_while_nothing_changes(authority: Authority) -> None:
     files = authority.issue("own")
     server = ServerSpec(
-        "https://a:1", "a", tls_ca=authority.path, tls_stamp=stamp([authority.path])
+        "https://a:1", "a", tls_ca=authority.path, tls_files=stamp([authority.path])
     )
     bench = Bench(Certificate(files.cert, files.key), server, ServerSpec("http://b:1", "b"))
     assert await bench.look() == await bench.look() == []
@@ -73,7 +73,7 @@ async def test_a_file_of_a_server_leads_to_one_reload_also_where_that_fails(
     authority: Authority, tmp_path: Path
 ) -> None:
     ca = tmp_path / "ca.pem"
-    bench = Bench(None, ServerSpec("https://a:1", "a", tls_ca=str(ca), tls_stamp=stamp([str(ca)])))
+    bench = Bench(None, ServerSpec("https://a:1", "a", tls_ca=str(ca), tls_files=stamp([str(ca)])))
     for content in ("first", "second"):
         ca.write_text(content)
         for _ in range(3):

@@ -37,6 +37,7 @@ class Call:
 
     stream: bool
     tokens: int
+    chat: bool = False
     status: int = 0
     backend: str = ""
     attempts: int = 0
@@ -63,7 +64,7 @@ class Clients:
 
     def __init__(self, url: str, model: str) -> None:
         self.calls: list[Call] = []
-        self._url = f"{url}/v1/completions"
+        self._url = url
         self._model = model
         self._answering: dict[Call, asyncio.Task[None]] = {}
         self._asking: list[asyncio.Task[None]] = []
@@ -90,16 +91,19 @@ class Clients:
 
     # --- asking
 
-    def ask(self, *, stream: bool, tokens: int) -> Call:
+    def ask(self, *, stream: bool, tokens: int, chat: bool = False) -> Call:
         """Begin a request; its answer is read while the test goes on."""
-        call = Call(stream, tokens)
+        call = Call(stream, tokens, chat)
         self.calls.append(call)
         self._answering[call] = asyncio.create_task(self._answer(call))
         return call
 
     def ask_all(self, count: int, *, tokens: int) -> list[Call]:
-        """Begin `count` requests, for whole answers and streams in turn."""
-        return [self.ask(stream=bool(number % 2), tokens=tokens) for number in range(count)]
+        """Begin `count` requests of four kinds in turn: whole and as a stream, chat or not."""
+        return [self._ask_kind(number, tokens) for number in range(count)]
+
+    def _ask_kind(self, number: int, tokens: int) -> Call:
+        return self.ask(stream=number % 2 > 0, chat=number % 4 > 1, tokens=tokens)
 
     def keep_asking(self, clients: int, *, tokens: int) -> None:
         """Let `clients` ask, each again when it has its answer, until `rest`."""
@@ -112,7 +116,7 @@ class Clients:
         for number in itertools.count(first):
             if self._resting:
                 return
-            await self.answered(self.ask(stream=bool(number % 2), tokens=tokens))
+            await self.answered(self._ask_kind(number, tokens))
             await asyncio.sleep(PAUSE)
 
     async def rest(self) -> None:
@@ -135,17 +139,18 @@ class Clients:
     # --- reading
 
     async def _answer(self, call: Call) -> None:
-        body = {"model": self._model, "prompt": "Dafi", "max_tokens": call.tokens}
+        said = (
+            {"messages": [{"role": "user", "content": "Dafi"}]} if call.chat else {"prompt": "Dafi"}
+        )
+        body = {"model": self._model, "max_tokens": call.tokens, "stream": call.stream, **said}
+        path = "/v1/chat/completions" if call.chat else "/v1/completions"
         try:
-            async with self._session.post(
-                self._url, json={**body, "stream": call.stream}
-            ) as answer:
+            async with self._session.post(self._url + path, json=body) as answer:
                 call.status = answer.status
                 call.backend = answer.headers.get("x-router-backend", "")
                 call.attempts = int(answer.headers.get("x-router-attempts", 0))
-                await (_read_events if answer.content_type == "text/event-stream" else _read_json)(
-                    answer, call
-                )
+                is_stream = answer.content_type == "text/event-stream"
+                await (_read_events if is_stream else _read_json)(answer, call)
         except (aiohttp.ClientError, asyncio.TimeoutError) as error:
             call.lost = repr(error)
 

@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Iterator
 
 import pytest
+from fuzz_checks import check_reads
 from fuzz_corpus import ANSWERS, body_of
 from fuzz_fakes import Told, answered, connect, feed
 from fuzz_inputs import any_answers, cuts, examples, pieces_of, real_answers
@@ -14,8 +15,6 @@ from hypothesis import strategies as st
 
 from mvllm_router.proxy.connection import Phase
 from mvllm_router.proxy.failure import Failure
-
-ends = st.sampled_from(("eof", "reset"))
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -30,22 +29,12 @@ def test_a_real_answer_is_whole_wherever_it_is_split(name: str) -> None:
         assert answered([answer[:at], answer[at:]]).summary() == expected
 
 
-@examples(500)
-@given(any_answers, cuts, st.booleans(), ends)
+@examples(600)
+@given(any_answers, cuts, st.booleans(), st.sampled_from(("eof", "reset")))
 def test_what_is_made_of_an_answer_does_not_depend_on_its_reads(
     data: bytes, places: list[int], is_head: bool, end: str
 ) -> None:
-    expected = answered([data] if data else [], is_head=is_head, end=end).summary()
-    assert answered(pieces_of(data, places), is_head=is_head, end=end).summary() == expected
-
-
-@examples(200)
-@given(any_answers, cuts, ends)
-def test_an_answer_either_ends_or_is_lost(data: bytes, places: list[int], end: str) -> None:
-    told = answered(pieces_of(data, places), end=end)
-    assert told.ended != (told.failure is not None)
-    if told.ended:
-        assert told.head is not None
+    check_reads(data, pieces_of(data, places), is_head=is_head, end=end)
 
 
 @examples(300)

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
+from fuzz_checks import LINE_END, MARKS, check_cutting, check_hiding, check_judging
 from fuzz_corpus import STREAMS
 from fuzz_inputs import cuts, event_streams, examples, json_values, mutated, pieces_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mvllm_router.proxy import hidden, sse
-from mvllm_router.proxy.attempts import Trouble
-from mvllm_router.proxy.verdict import Verdict, judge
-
-LINE_END = re.compile(rb"\r\n|\r|\n")
-# Ends that are waited for; servers do not mix others.
-MARKS = (b"\n\n", b"\r\n\r\n", b"\r\r")
+from mvllm_router.proxy import sse
 
 real_streams = st.sampled_from(sorted(STREAMS.values()))
 line_ends = st.sampled_from((b"\n", b"\r\n", b"\r"))
@@ -39,42 +32,12 @@ streams = st.one_of(
 )
 
 
-def event_ends(stream: bytes) -> set[int]:
-    """Return where events end: behind an empty line, whichever of three line ends it has.
-
-    Between the two bytes of the last CRLF, the event has been dispatched already.
-    """
-    ends, begin = {0}, 0
-    for found in LINE_END.finditer(stream):
-        if found.start() == begin:
-            ends |= {found.end(), found.start() + 1}
-        begin = found.end()
-    return ends
-
-
-@examples(400)
+@examples(500)
 @given(streams, cuts)
-def test_no_byte_is_lost_or_changed_and_only_whole_events_pass(
+def test_no_byte_is_lost_and_only_whole_events_pass_each_with_its_last_byte(
     stream: bytes, places: list[int]
 ) -> None:
-    cutter, ends, passed = sse.EventCutter(), event_ends(stream), b""
-    for piece in pieces_of(stream, places):
-        passed += cutter.cut(piece)
-        assert len(passed) in ends
-    assert passed + cutter.rest() == stream
-    assert cutter.rest() == b""
-
-
-@examples(300)
-@given(streams, cuts)
-def test_an_event_passes_with_its_last_byte(stream: bytes, places: list[int]) -> None:
-    cutter, read = sse.EventCutter(), b""
-    for piece in pieces_of(stream, places):
-        read += piece
-        cutter.cut(piece)
-        assert not any(mark in cutter.held for mark in MARKS)
-        if read.endswith(MARKS):
-            assert cutter.held.strip(b"\r\n") == b""
+    check_cutting(stream, pieces_of(stream, places))
 
 
 @examples(300)
@@ -150,38 +113,13 @@ error_events = st.builds(
 @examples(300)
 @given(st.one_of(streams, error_events, mutated(error_events)), st.booleans(), st.booleans())
 def test_a_first_event_is_judged_whatever_it_holds(data: bytes, ended: bool, moves: bool) -> None:
-    found = sse.error_in_first_event(data)
-    if found is not None:
-        code, line = found
-        assert isinstance(code, int)
-        assert line in data
-    asked: list[Trouble] = []
-
-    def may_move(trouble: Trouble) -> bool:
-        asked.append(trouble)
-        return moves
-
-    for status in (200, 500, 503):
-        asked.clear()
-        verdict, trouble, _ = judge(status, True, data, ended, may_move)
-        assert len(asked) <= 1
-        assert verdict is not Verdict.MOVE or moves
-        assert verdict is not Verdict.HOLD or not ended
-        assert [trouble] == (asked or [None])
+    check_judging(data, ended=ended, moves=moves)
 
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_only_the_stream_that_begins_with_an_error_is_taken_for_one(name: str) -> None:
     found = sse.error_in_first_event(STREAMS[name])
     assert (found and found[0]) == (503 if name == "vllm-burst-503-in-first-event" else None)
-
-
-@examples(300)
-@given(st.one_of(streams, mutated(real_streams)))
-def test_usage_is_two_plausible_counts_or_nothing(tail: bytes) -> None:
-    found = sse.usage(tail)
-    if found is not None:
-        assert all(0 <= count < 10**15 for count in found)
 
 
 # Prompt and completion tokens, as the servers said them last.
@@ -207,10 +145,4 @@ def test_the_figures_of_real_streams_are_read(name: str) -> None:
 @examples(300)
 @given(streams)
 def test_hiding_errors_changes_nothing_but_error_events(stream: bytes) -> None:
-    shown = hidden.events(stream)
-    before, after = LINE_END.split(stream), LINE_END.split(shown)
-    assert len(before) == len(after)
-    assert LINE_END.findall(stream) == LINE_END.findall(shown)
-    for old, new in zip(before, after, strict=True):
-        assert new == old or (old.startswith(b"data:") and b'"error"' in old)
-    assert hidden.events(shown) == shown
+    check_hiding(stream)

@@ -302,14 +302,17 @@ async def test_a_key_of_another_kind_leaves_nothing_of_the_old_certificate(
     start_tls: StartTls, trust: ssl.SSLContext, authority: Authority
 ) -> None:
     """OpenSSL keeps one certificate for each kind of key, and clients may ask for the old kind."""
-    authority.issue("router", key_type=trustme.KeyType.RSA)
+    old = authority.issue("router", key_type=trustme.KeyType.RSA)
     router = await start_tls()
-    trust.maximum_version = ssl.TLSVersion.TLSv1_2
-    trust.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-GCM-SHA256")
-    await certificate_of(router, trust)
+    asks_for_old = authority.for_clients()
+    asks_for_old.maximum_version = ssl.TLSVersion.TLSv1_2
+    asks_for_old.set_ciphers("ECDHE-RSA-AES128-GCM-SHA256")
+    assert await certificate_of(router, asks_for_old) == serial_of(old)
     new = serial_of(authority.issue("router", key_type=trustme.KeyType.ECDSA))
     router.certificates.renew()
     assert await certificate_of(router, trust) == new
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await certificate_of(router, asks_for_old)
 
 
 @pytest.mark.parametrize("broken", ["cert", "key", "fit"])
@@ -495,7 +498,7 @@ async def test_other_tls_settings_end_idle_connections_and_keep_the_server(
         router = await start_router(spec(server.url, tls_verify=False))
         backend = router.pool.backends["s0"]
         await ask(router)
-        for tls in ({"tls_ca": authority.path}, {"tls_ca": authority.path, "tls_stamp": "new"}):
+        for tls in ({"tls_ca": authority.path}, {"tls_ca": authority.path, "tls_files": "new"}):
             seen = server.connections
             await router.apply(replace(router.config, servers=(spec(server.url, **tls),)))
             assert await ask(router) == b"well"
@@ -503,6 +506,27 @@ async def test_other_tls_settings_end_idle_connections_and_keep_the_server(
             assert await ask(router) == b"well"
             assert server.connections == seen + 1
         assert router.pool.backends["s0"] is backend
+
+
+async def test_a_connection_that_was_busy_when_its_rule_changed_is_not_kept(
+    start_router: StartRouter, authority: Authority, files: Files
+) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def act(seen: Seen, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await go_on.wait()
+        writer.write(answer(b"well"))
+
+    async with Scripted(act, authority.for_servers(files)) as server:
+        router = await start_router(spec(server.url, tls_verify=False))
+        running = asyncio.create_task(ask(router))
+        await asyncio.wait_for(asked.wait(), 10)
+        new = spec(server.url, tls_ca=authority.path)
+        await router.apply(replace(router.config, servers=(new,)))
+        go_on.set()
+        assert await running == await ask(router) == await ask(router) == b"well"
+        assert server.connections == 2
 
 
 async def test_a_server_that_speaks_no_tls_is_a_plain_reason(start_router: StartRouter) -> None:
