@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+from mvllm_router import assembly
 from mvllm_router.api.admin import Reloaded
 from mvllm_router.api.app import App
 from mvllm_router.api.snapshot import About
@@ -21,10 +22,10 @@ from mvllm_router.control.watches import Watches
 from mvllm_router.files import most_connections, raise_limit
 from mvllm_router.policies import Policy
 from mvllm_router.policies import make as make_policy
-from mvllm_router.pool import CircuitRules, HealthRules, Pool
-from mvllm_router.proxy.dispatch import Dispatch, QueueRules
+from mvllm_router.pool import Pool
+from mvllm_router.proxy.dispatch import Dispatch
 from mvllm_router.proxy.front import Front
-from mvllm_router.proxy.relay import Limits, Relay
+from mvllm_router.proxy.relay import Relay
 from mvllm_router.tasks import cancel, repeat, spawn
 from mvllm_router.tls import Certificate, TlsError
 
@@ -62,12 +63,14 @@ class Router:
         self.config = config
         self._reread = reread
         settings = config.settings
-        queue_rules = _queue_rules(settings)
+        queue_rules = assembly.queue_rules(settings)
         self.pool = Pool(
-            _health_rules(settings), _circuit_rules(settings), enforce_capacity=queue_rules.caps
+            assembly.health_rules(settings),
+            assembly.circuit_rules(settings),
+            enforce_capacity=queue_rules.caps,
         )
         self.dispatch = Dispatch(self.pool, make_policy(settings.policy), queue_rules)
-        self.relay = Relay(self.pool, self.dispatch, _limits(settings))
+        self.relay = Relay(self.pool, self.dispatch, assembly.limits(settings))
         self.app = App(
             self.pool,
             self.relay,
@@ -221,15 +224,17 @@ class Router:
         return diff
 
     def _use(self, settings: Settings, policy: Policy | None) -> None:
-        self.dispatch.rules = rules = _queue_rules(settings)
+        self.dispatch.rules = rules = assembly.queue_rules(settings)
         self.pool.adopt(
-            _health_rules(settings), _circuit_rules(settings), enforce_capacity=rules.caps
+            assembly.health_rules(settings),
+            assembly.circuit_rules(settings),
+            enforce_capacity=rules.caps,
         )
         if policy is not None:
             self.dispatch.policy = policy
             about = self.app.about
             self.app.about = About(about.address, settings.policy, about.config_path, about.started)
-        self.relay.limits = _limits(settings)
+        self.relay.limits = assembly.limits(settings)
         self.front.adopt(settings)
         self.relay.adopt(self.pool.backends)
         self.app.settings = settings
@@ -342,42 +347,6 @@ def _why_not(settings: Settings, error: OSError) -> str:
             f"hint: stop the other program, or choose another port with --port"
         )
     return f"cannot listen on {place}: {reason}"
-
-
-def _health_rules(settings: Settings) -> HealthRules:
-    return HealthRules(
-        consecutive_failures=settings.health_check_consecutive_failures,
-        min_success_rate=settings.health_check_min_success_rate,
-        window=settings.health_check_window_size,
-        max_response_time=settings.health_check_max_response_time,
-    )
-
-
-def _circuit_rules(settings: Settings) -> CircuitRules:
-    return CircuitRules(
-        threshold=settings.failure_threshold,
-        window=settings.failure_window,
-        longest_wait=settings.auto_recovery_threshold,
-    )
-
-
-def _queue_rules(settings: Settings) -> QueueRules:
-    return QueueRules(
-        enforce_capacity=settings.enforce_capacity,
-        max_queue=settings.max_queue,
-        timeout=settings.queue_timeout,
-    )
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        connect_timeout=settings.connect_timeout,
-        first_byte_timeout=settings.first_byte_timeout,
-        request_timeout=settings.request_timeout,
-        max_retries=settings.max_retries,
-        max_body_size=settings.max_body_size,
-        hide_errors=settings.hide_upstream_errors,
-    )
 
 
 def _summary(live: tuple[str, ...], needs_restart: tuple[str, ...], servers: int) -> str:

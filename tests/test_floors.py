@@ -27,7 +27,7 @@ FLOORS = (
     {"pool"},
     {"policies", "engines", "auth", "cors"},
     {"proxy", "control"},
-    {"api"},
+    {"api", "assembly"},
     {"server"},
     {"client", "sim"},
     {"cli", "__main__"},

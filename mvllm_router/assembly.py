@@ -1,0 +1,48 @@
+"""What the settings come to for each part of the router that works by rules of its own."""
+
+from __future__ import annotations
+
+from mvllm_router.config import Settings
+from mvllm_router.pool import CircuitRules, HealthRules
+from mvllm_router.proxy.dispatch import QueueRules
+from mvllm_router.proxy.relay import Limits
+
+
+def health_rules(settings: Settings) -> HealthRules:
+    """Return when health checks take a server out."""
+    return HealthRules(
+        consecutive_failures=settings.health_check_consecutive_failures,
+        min_success_rate=settings.health_check_min_success_rate,
+        window=settings.health_check_window_size,
+        max_response_time=settings.health_check_max_response_time,
+    )
+
+
+def circuit_rules(settings: Settings) -> CircuitRules:
+    """Return when requests that fail leave a server out."""
+    return CircuitRules(
+        threshold=settings.failure_threshold,
+        window=settings.failure_window,
+        longest_wait=settings.auto_recovery_threshold,
+    )
+
+
+def queue_rules(settings: Settings) -> QueueRules:
+    """Return whether servers are capped, and who may wait."""
+    return QueueRules(
+        enforce_capacity=settings.enforce_capacity,
+        max_queue=settings.max_queue,
+        timeout=settings.queue_timeout,
+    )
+
+
+def limits(settings: Settings) -> Limits:
+    """Return what a request may take."""
+    return Limits(
+        connect_timeout=settings.connect_timeout,
+        first_byte_timeout=settings.first_byte_timeout,
+        request_timeout=settings.request_timeout,
+        max_retries=settings.max_retries,
+        max_body_size=settings.max_body_size,
+        hide_errors=settings.hide_upstream_errors,
+    )
