@@ -25,7 +25,12 @@ except ImportError:  # Windows
 # Property tests draw the same examples each time, so that no change fails for another's fault.
 # MVLLM_HYPOTHESIS=thorough draws many more, and others each time.
 hypothesis.settings.register_profile(
-    "quick", derandomize=True, max_examples=100, stateful_step_count=40, deadline=None, database=None
+    "quick",
+    derandomize=True,
+    max_examples=100,
+    stateful_step_count=40,
+    deadline=None,
+    database=None,
 )
 hypothesis.settings.register_profile(
     "thorough", max_examples=3000, stateful_step_count=100, deadline=None, database=None

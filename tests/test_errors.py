@@ -20,10 +20,12 @@ TABLE = {
     errors.MethodNotAllowed: (405, "invalid_request_error", "method_not_allowed"),
     errors.SlowUpload: (408, "invalid_request_error", "request_timeout"),
     errors.TooLarge: (413, "invalid_request_error", "body_too_large"),
+    errors.HeadTooLarge: (431, "invalid_request_error", "head_too_large"),
     errors.Overloaded: (429, "overloaded_error", "overloaded"),
     errors.RateLimited: (429, "rate_limit_error", "rate_limit_exceeded"),
     errors.AttemptsFailed: (502, "upstream_error", "all_attempts_failed"),
     errors.NoBackend: (503, "upstream_error", "no_server_available"),
+    errors.OutOfConnections: (503, "overloaded_error", "out_of_connections"),
     errors.Silence: (504, "upstream_error", "upstream_timeout"),
 }
 

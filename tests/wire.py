@@ -159,6 +159,16 @@ class RawClient:
         """Read until the other side closes."""
         return await asyncio.wait_for(self.reader.read(-1), 10)
 
+    async def all(self) -> bytes:
+        """Read until the other side closes, which is a reset where it left something unread."""
+        pieces = []
+        try:
+            while piece := await asyncio.wait_for(self.reader.read(65536), 10):
+                pieces.append(piece)
+        except ConnectionError:
+            pass
+        return b"".join(pieces)
+
     async def answer(self) -> tuple[bytes, bytes]:
         """Read one answer with a content-length or chunks; return its head and raw body."""
         head = await self.head()

@@ -93,7 +93,8 @@ def _match(url: str) -> re.Match[str]:
 def _scheme_hint(url: str) -> str | None:
     scheme, separator, _ = url.partition("://")
     if separator:
-        return f"servers speak http or https, not {scheme}" if "@" not in scheme else None
+        shown = f"servers speak http or https, not {printable(scheme)}"
+        return shown if "@" not in scheme else None
     if re.match(r"https?[:/]", url, re.I):
         return 'write it like "http://gpu1:8000"'
     return f"did you mean http://{_safe(url)}?"

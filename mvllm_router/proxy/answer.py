@@ -7,6 +7,9 @@ from enum import Enum
 from mvllm_router.proxy import headers
 from mvllm_router.proxy.connection import Head
 
+# What parsers let through in a status line, though it may not stand there; a tab may.
+_CONTROL = bytes({*range(32), 127} - {9})
+
 
 class Framing(Enum):
     """How the client learns where the body ends."""
@@ -59,7 +62,7 @@ def head_bytes(
         http_1_1: the version that the client speaks; HTTP/1.0 has to be told to keep alive.
     """
     lines = [
-        b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason),
+        b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason.translate(None, _CONTROL)),
         headers.to_client(head.headers, is_event_stream=is_event_stream(head)),
         own_lines,
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from urllib.parse import quote, urlsplit
 
@@ -81,10 +82,10 @@ class Connections:
             return await asyncio.wait_for(self._opening(), timeout)
         except asyncio.TimeoutError:
             raise CannotConnect(Failure.CONNECT_TIMEOUT, f"after {timeout:g} s") from None
-        except ConnectionRefusedError:
-            raise CannotConnect(Failure.REFUSED, "") from None
         # also unknown names and impossible names
         except (OSError, UnicodeError, TlsError) as error:
+            if _is_refusal(error):
+                raise CannotConnect(Failure.REFUSED, "") from None
             if is_out_of_files(error):
                 raise OutOfConnections(
                     "The router has as many files open as it may.", retry_after=_RETRY_AFTER
@@ -128,6 +129,13 @@ class Connections:
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().abort()
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Tell whether nobody listens, at none of the addresses that a name stands for."""
+    text = str(error)  # asyncio says no more of several addresses than a text
+    refused = text.count(f"[Errno {errno.ECONNREFUSED}] ")
+    return isinstance(error, ConnectionRefusedError) or 0 < refused == text.count("[Errno ")
 
 
 def _fixed_lines(spec: ServerSpec, host: str) -> bytes:

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 # Seconds that a client's connection may idle between two requests.
 KEEP_ALIVE = 75.0
 
+# Seconds after which a client has arrived or never will: a TLS handshake is ended before.
+_ARRIVAL = 15.0
+
 # Characters of what aiohttp says against a request.
 _LONGEST_REASON = 300
 
@@ -174,6 +177,8 @@ class Front(web.Server):
         self.stats = stats
         self.max_connections = max_connections
         self.bodies = Bodies()
+        # Those that are accepted and not connected yet, with the time: over TLS that takes a while.
+        self._arriving: dict[web.RequestHandler, float] = {}
         self._refusals = Refusals()
         self._told = 0  # refused connections that the log knows of
         self._handler = handler
@@ -190,10 +195,16 @@ class Front(web.Server):
 
     def protocol(self) -> asyncio.Protocol:
         """Return what talks to a client that has just come."""
-        if len(self._connections) >= self.max_connections:
+        if len(self._connections) + len(self._arriving) >= self.max_connections:
             self.stats.refused += 1
             return self._refusals.protocol()
-        return FrontConnection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+        connection = FrontConnection(self, loop=asyncio.get_running_loop(), **self._kwargs)
+        self._arriving[connection] = time.monotonic()
+        return connection
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        self._arriving.pop(handler, None)
+        super().connection_made(handler, transport)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         connection = cast(FrontConnection, request.protocol)
@@ -261,6 +272,8 @@ class Front(web.Server):
                 connection.transport.abort()
             elif connection.is_late(now, header_timeout):
                 connection.refuse_late_head(header_timeout)
+        for late in [c for c, since in self._arriving.items() if now - since > _ARRIVAL]:
+            del self._arriving[late]  # its handshake failed
         self._refusals.close_old(now)
         if (new := self.stats.refused - self._told) > 0:
             log.warning("%d connections refused: %d is the most", new, self.max_connections)

@@ -215,6 +215,9 @@ class Relay:
         connection: Connection,
         exchange: Exchange,
     ) -> Outcome:
+        if self._stopping.is_set():  # it stopped while the connection was made
+            connection.abort()
+            raise _stopped()
         exchange.connection = connection
         self.active.add(exchange)
         ask.front.attach(exchange)

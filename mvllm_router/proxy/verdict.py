@@ -23,9 +23,13 @@ _SAID_WITH_500 = {
     b"after shutdown": (Trouble.LEAVING, "draining"),
     b"EngineCore encountered an issue": (Trouble.DIED, "engine died"),
 }
-# A stream that ends before it has said anything. vLLM ends those that wait in it so, with a 200,
-# when it is told to stop.
-_ENDS_AT_ONCE = re.compile(rb"\s*data: ?\[DONE\]")
+# What vLLM makes, with a 200, of requests that wait in it when it is told to stop: a stream that
+# ends before it has said more than its role, and an answer in one piece that it has aborted.
+_SAYS_NOTHING = re.compile(
+    rb'\s*(data: ?[^\n]*"delta": ?{"role": ?"assistant", ?"content": ?(""|null)}[^\n]*\n\n)?'
+    rb"data: ?\[DONE\]"
+)
+_ABORTED = b'"finish_reason":"abort"'
 
 
 class Verdict(Enum):
@@ -67,11 +71,13 @@ def judge(
         return _judge_500(data, may_move) if whole else _HOLD
     if status == 200 and is_event_stream:
         return _judge_first_event(data, may_move) if whole or has_event(data) else _HOLD
+    if status == 200 and ended and _ABORTED in data:
+        return _moved(Trouble.BROKEN, "aborted", may_move)
     return _PASS
 
 
 def _judge_first_event(data: bytes, may_move: Callable[[Trouble], bool]) -> Judgement:
-    if _ENDS_AT_ONCE.match(data):
+    if b"[DONE]" in data and _SAYS_NOTHING.match(data):
         return _moved(Trouble.BROKEN, "empty stream", may_move)
     error = error_in_first_event(data)
     if error is None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import NoReturn
 
 import pytest
 from control_kit import Bench, Page, Pages, names, state
 from support import StartSim
 
+from mvllm_router.control.prober import Prober
 from mvllm_router.control.watch import Watch
 from mvllm_router.sim import Fault, Profile, SimEngine
 
@@ -36,6 +40,10 @@ async def at_port(port: int, profile: Profile) -> AsyncIterator[SimEngine]:
 async def twice(watch: Watch) -> None:
     await watch.check()
     await watch.check()
+
+
+def no_files(*_: object, **__: object) -> NoReturn:
+    raise OSError(errno.EMFILE, "Too many open files")
 
 
 @pytest.mark.parametrize("dialect", CAPACITIES)
@@ -344,3 +352,42 @@ async def test_a_redirect_is_not_followed() -> None:
         await watch.check()
         assert watch.backend.health.reason == "/health answered 302"
         assert pages.asked == ["/health"]
+
+
+async def test_a_router_that_has_no_file_left_to_ask_with_holds_nothing_against_the_server(
+    start_sim: StartSim, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = await start_sim()
+    async with Bench(health_check_consecutive_failures=1) as bench:
+        watch = bench.watch(engine)
+        await twice(watch)
+        before = watch.backend.health.checks
+        watch._prober = Prober()  # one without a connection that it could use again
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", no_files)
+            for _ in range(5):
+                await watch.check()
+        assert watch.backend.is_up
+        assert watch.backend.health.checks == before
+        assert "not asked for its health" in caplog.text
+        await watch.check()
+        assert watch.backend.is_up
+        await watch._prober.close()
+
+
+async def test_models_and_slots_beyond_all_measure_do_no_harm() -> None:
+    entries = ",".join(f'{{"id":"m{number}"}}' for number in range(20_000))
+    pages = {
+        "/health": Page(),
+        "/v1/models": Page(f'{{"data":[{{"id":"a\\nb"}},{{"id":"\\u001b[2J"}},{entries}]}}'),
+        "/props": Page('{"total_slots":1000000000000}'),
+    }
+    async with Pages(pages) as server, Bench() as bench:
+        watch = bench.watch(server, engine="llama.cpp")
+        await watch.check()
+        assert watch.backend.is_up
+        assert watch.backend.capacity == 4
+        known = names(watch)
+        assert known is not None
+        assert len(known) == 4096
+        assert all(name.isprintable() for name in known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -12,6 +13,18 @@ from fuzz_http import Malformed, Message, read_answer, read_request
 # Seconds after which a connection that nobody closes counts as hanging.
 LIMIT = 20.0
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Faults(logging.Handler):
+    """Collects what is logged as an error by anybody."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.found: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else ""
+        self.found.append(f"{record.getMessage()} {error!r}")
 
 
 @dataclass

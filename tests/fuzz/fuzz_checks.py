@@ -41,6 +41,9 @@ def check_reads(data: bytes, pieces: list[bytes], *, is_head: bool, end: str) ->
     """A connection makes the same of `data` however it is read: it ends, or it is lost."""
     expected = answered([data] if data else [], is_head=is_head, end=end)
     assert expected.ended != (expected.failure is not None)
+    if expected.ended and end == "reset":
+        assert expected.head is not None
+        assert not expected.head.until_close, "what a reset has cut is taken for whole"
     assert answered(pieces, is_head=is_head, end=end).summary() == expected.summary()
 
 

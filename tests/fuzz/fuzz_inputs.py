@@ -126,13 +126,16 @@ def spliced(sources: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
     return st.builds(_spliced, sources, sources, _places, _places)
 
 
-_STATUS = (200, 200, 200, 201, 204, 205, 206, 301, 304, 400, 404, 413, 429, 500, 502, 503, 504, 999)
+_status = st.sampled_from(
+    (200, 200, 200, 201, 204, 205, 206, 301, 304, 400, 404, 413, 429, 500, 502, 503, 504, 999)
+)
+_reasons = st.sampled_from((b" OK", b" OK", b" Whatever\tit is", b" ", b"", b" \x00\x1b\x7f\xff"))
 _HEAD_TOKENS = [token for token in TOKENS if token.startswith(b"\r\n") and len(token) > 4]
 
 
-def _made(status: int, lines: list[bytes], version: int, body: bytes, framing: str) -> bytes:
+def _made(start: bytes, lines: list[bytes], body: bytes, framing: str) -> bytes:
     """Return an answer of any shape, framed well."""
-    head = b"HTTP/1.%d %d Whatever%b" % (version, status, b"".join(lines))
+    head = start + b"".join(lines)
     if framing == "length":
         return head + b"\r\ncontent-length: %d\r\n\r\n" % len(body) + body
     if framing == "close":
@@ -165,14 +168,20 @@ event_streams = st.lists(
 _benign = [line for line in _HEAD_TOKENS if b"length" not in line and b"transfer" not in line]
 made_answers = st.builds(
     _made,
-    st.sampled_from(_STATUS),
+    st.builds(b"HTTP/1.%d %d%b".__mod__, st.tuples(st.integers(0, 1), _status, _reasons)),
     st.lists(st.sampled_from([*_benign, b"\r\ncontent-type: text/event-stream"]), max_size=3),
-    st.integers(0, 1),
     st.one_of(event_streams, st.binary(max_size=30)),
     st.sampled_from(("length", "close", "chunked")),
 )
+made_streams = st.builds(
+    _made,
+    st.just(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream"),
+    st.just([]),
+    event_streams,
+    st.sampled_from(("length", "close", "chunked")),
+)
 real_answers = st.sampled_from(sorted(ANSWERS.values()))
-whole_answers = st.one_of(real_answers, made_answers)
+whole_answers = st.one_of(real_answers, made_answers, made_streams)
 any_answers = st.one_of(mutated(whole_answers), spliced(whole_answers), st.binary(max_size=64))
 
 # Where to cut bytes into reads; [-1] is one byte at a time.

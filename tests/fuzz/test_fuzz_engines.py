@@ -94,7 +94,7 @@ def test_metrics_cut_anywhere_say_the_same_or_less(name: str) -> None:
             assert got is None or (figure is not None and got <= figure)
 
 
-@examples(400)
+@examples(300)
 @given(st.sampled_from(NAMES), metrics_texts)
 def test_any_text_of_metrics_gives_plausible_figures(
     loop: asyncio.AbstractEventLoop, name: str, text: str
@@ -113,7 +113,7 @@ model_lists = st.one_of(
 )
 
 
-@examples(300)
+@examples(150)
 @given(st.one_of(model_lists, with_keys("total_slots", "slots", "data")))
 def test_any_document_gives_models_that_can_be_shown_and_a_capacity_or_none(document: Any) -> None:
     check_document(document)
@@ -194,13 +194,13 @@ PATHS = ("/health", "/version", "/openapi.json", "/v1/models", "/props", "/metri
 any_server = st.dictionaries(st.sampled_from(PATHS), any_answer)
 
 
-@examples(300)
+@examples(150)
 @given(any_server, any_answer)
 def test_any_answers_name_one_of_the_engines(answers: dict[str, Answer], first: Answer) -> None:
     assert recognised({**answers, FIRST: first}, NOT_FOUND) in ENGINES
 
 
-@examples(300)
+@examples(150)
 @given(any_server, st.sampled_from((*NAMES, "auto")))
 def test_a_check_of_any_server_leaves_documents_that_can_be_read(
     loop: asyncio.AbstractEventLoop, answers: dict[str, Answer], engine: str

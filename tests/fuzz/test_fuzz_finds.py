@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from fuzz_checks import check_judging, check_path, read_config
+from fuzz_checks import check_config, check_judging, check_path, read_config
 from fuzz_exchange import Case, Passed, pass_on
 from fuzz_fakes import answered
 
@@ -36,6 +36,13 @@ def test_a_trailer_without_end_is_no_answer() -> None:
     told = answered([head, *[b"y" * 65536] * 3], end="open")
     assert told.body == b"hi"
     assert told.failure is Failure.GARBAGE
+
+
+def test_control_characters_in_a_reason_do_not_reach_a_client(
+    loop: asyncio.AbstractEventLoop,
+) -> None:
+    data = b"HTTP/1.1 200 \x00O\x1b\x7fK\tthen\r\ncontent-length: 0\r\n\r\n"
+    assert passed(loop, data, Case()).message(Case()).start == b"HTTP/1.1 200 OK\tthen"
 
 
 @pytest.mark.parametrize("status", [500, 503])
@@ -94,6 +101,10 @@ def test_a_path_that_is_encoded_without_end_is_not_decoded_without_end() -> None
 def test_a_form_that_says_its_model_twice_gets_another_name_twice() -> None:
     part = b'--B\r\nContent-Disposition: form-data; name="model"\r\n\r\nalias\r\n'
     assert with_model(part * 2, "own") == part.replace(b"alias", b"own") * 2
+
+
+def test_a_scheme_that_would_steer_a_terminal_is_escaped() -> None:
+    check_config('[[servers]]\nurl = "\\u009b31mx://a"\n')
 
 
 @pytest.mark.parametrize(

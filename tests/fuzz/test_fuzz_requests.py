@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import pytest
-from fuzz_behind import Behind, answers, number_of, talk
+from fuzz_behind import Behind, Faults, answers, number_of, talk
 from fuzz_http import Message
 from fuzz_inputs import TOKENS, cuts, examples, mutated, pieces_of, spliced
 from hypothesis import Phase, given, settings
@@ -152,18 +152,6 @@ REQUEST_TOKENS = (
     b"?model=tiny",
     b"#x",
 )
-
-
-class Faults(logging.Handler):
-    """Collects what is logged as an error by anybody."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.found: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else ""
-        self.found.append(f"{record.getMessage()} {error!r}")
 
 
 class Bench:

@@ -117,17 +117,33 @@ class PoolMachine(RuleBasedStateMachine):
 
     # --- requests
 
-    @rule(model=st.sampled_from((*MODELS, None)), which=WHICH, resort=st.booleans())
-    def begin(self, model: str | None, which: int, resort: bool) -> None:
+    @rule(model=st.sampled_from((*MODELS, None)), which=WHICH)
+    def begin(self, model: str | None, which: int) -> None:
         found = list(self.pool.candidates(model))
-        if resort:
-            found += [b for sort in self.pool.last_resorts(model) for b in sort]
+        found = found or [b for sort in self.pool.last_resorts(model) for b in sort]
         found = [backend for backend in found if backend.has_room]
         if found:
-            backend = found[which % len(found)]
-            is_due = not backend.circuit.is_closed and backend.circuit.lets_through(self.clock())
-            self.open.append(self.pool.lease(backend))
-            assert self.open[-1].is_trial is is_due
+            self._lease(found[which % len(found)])
+
+    @precondition(lambda self: self.has_backends)
+    @rule(which=WHICH)
+    def ask_again(self, which: int) -> None:
+        """Take a place on one backend, however it looks."""
+        self._lease(self.one(which))
+
+    def _lease(self, backend: Backend) -> None:
+        is_due = not backend.circuit.is_closed and backend.circuit.lets_through(self.clock())
+        self.open.append(self.pool.lease(backend))
+        assert self.open[-1].is_trial is is_due
+
+    @precondition(lambda self: self.has_backends)
+    @rule(which=WHICH)
+    def break_down(self, which: int) -> None:
+        """Let a backend fail as many requests as it takes, and wait for the first trial."""
+        for _ in range(3):
+            self.pool.request_failed(self.one(which), "connection reset", self.clock())
+        assert not self.one(which).circuit.is_closed
+        self.clock.advance(1.0)
 
     @precondition(lambda self: self.open)
     @rule(which=WHICH, how=st.sampled_from(("good", "bad", "busy", "asks", "leaves", "refused")))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import aiohttp
 import pytest
 from support import StartRouter, StartSim, chat, until
+from tls_kit import Authority
 from wire import Client, RawClient
 
-from mvllm_router.proxy import refusals
+from mvllm_router.proxy import front, refusals
 from mvllm_router.proxy.connections import Connections
+from mvllm_router.proxy.front import FrontConnection
 from mvllm_router.server import Router
 
 CHAT = "/v1/chat/completions"
@@ -63,6 +67,46 @@ async def test_a_newcomer_gets_a_503_and_the_others_are_served(
     async with Client(router.url) as client:
         assert (await ask(client)).startswith(b"HTTP/1.1 200")
     leave(*those)
+
+
+async def test_a_newcomer_over_tls_is_told_as_well(
+    start_router: StartRouter, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    files = authority.issue("one")
+    router = await start_router(tls_cert=files.cert, tls_key=files.key)
+    router.front.max_connections = 1
+    context = authority.for_clients()
+    reader, writer = await asyncio.open_connection("127.0.0.1", router.port, ssl=context)
+    writer.write(HEALTH)
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    late, other = await asyncio.open_connection("127.0.0.1", router.port, ssl=context)
+    assert (await late.readline()).startswith(b"HTTP/1.1 503")
+    for one in (writer, other):
+        one.transport.abort()
+    await until(lambda: router.pool.stats.connections == 0)
+
+
+async def test_who_is_still_shaking_hands_counts_until_that_has_failed(
+    start_router: StartRouter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Authority(tmp_path).issue("one")
+    router = await start_router(tls_cert=files.cert, tls_key=files.key, request_timeout=0.4)
+    router.front.max_connections = 2
+    those = [await RawClient.connect(router.url) for _ in range(5)]  # they say nothing
+    await until(lambda: router.pool.stats.refused == 3)
+    monkeypatch.setattr(front, "_ARRIVAL", 0.0)
+    await until(lambda: not router.front._arriving)
+    leave(*those)
+
+
+async def test_a_burst_of_newcomers_is_refused_before_any_of_them_is_served(
+    start_router: StartRouter,
+) -> None:
+    router = await start_router()
+    router.front.max_connections = 2
+    made = [router.front.protocol() for _ in range(5)]
+    assert [isinstance(one, FrontConnection) for one in made] == [True, True, False, False, False]
 
 
 async def test_connections_and_refusals_are_counted(

@@ -24,17 +24,6 @@ TOO_LONG = {
 REFUSALS = (b" 400 Bad Request\r\n", b" 431 Request Header Fields Too Large\r\n")
 
 
-async def all_of(client: RawClient) -> bytes:
-    """Read until the other side closes, which is a reset where it left something unread."""
-    pieces = []
-    try:
-        while piece := await asyncio.wait_for(client.reader.read(65536), 10):
-            pieces.append(piece)
-    except ConnectionError:
-        pass
-    return b"".join(pieces)
-
-
 async def send_in_pieces(client: RawClient, data: bytes, size: int) -> None:
     for at in range(0, len(data), size):
         if client.writer.transport.is_closing():
@@ -45,7 +34,7 @@ async def send_in_pieces(client: RawClient, data: bytes, size: int) -> None:
 
 async def send_without_end(client: RawClient, again: bytes) -> bytes:
     """Send until the other side closes; return what it said."""
-    reading = asyncio.create_task(all_of(client))
+    reading = asyncio.create_task(client.all())
     while not reading.done():
         await send_in_pieces(client, again, len(again))
         await asyncio.sleep(0.001)
@@ -60,7 +49,7 @@ async def test_a_head_that_is_too_long_is_refused_and_reaches_no_server(
     async with Scripted(replies(answer(b"{}"))) as server:
         router = await start_router(server.url)
         async with Client(router.url) as client:
-            reading = asyncio.create_task(all_of(client))
+            reading = asyncio.create_task(client.all())
             await send_in_pieces(client, TOO_LONG[what] + b"\r\n", size)
             got = await reading
         assert any(refusal in got for refusal in REFUSALS), got[:200]

@@ -1,4 +1,4 @@
-"""Targets that two readers could take for two paths: the key that is asked for fits what answers."""
+"""Targets that two readers could take for two paths: the key asked for fits what answers."""
 
 from __future__ import annotations
 
@@ -74,9 +74,8 @@ async def test_with_the_key_no_target_leads_to_a_path_of_the_server_that_is_not_
         router = await start_router(server.url, api_key=KEY)
         async with Client(router.url) as client:
             client.send(request(target, b"x-api-key: " + KEY.encode()))
-            head, _ = await client.answer()
+            await client.answer()
         assert server.seen == []
-    assert head.split(b" ")[1] in (b"400", b"404")
 
 
 @pytest.mark.parametrize(

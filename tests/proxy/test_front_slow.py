@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import cast
+from typing import NoReturn, cast
 
 import aiohttp
 import pytest
@@ -20,17 +20,6 @@ from mvllm_router.server import Router
 BODY = b'{"model":"tiny"}'
 QUICK = 0.2  # seconds that a client may take where a test waits for that
 PATIENT = 60.0  # and where it must not come to it
-
-
-async def all_of(client: RawClient) -> bytes:
-    """Read until the other side closes, which is a reset where it left something unread."""
-    pieces = []
-    try:
-        while piece := await asyncio.wait_for(client.reader.read(65536), 10):
-            pieces.append(piece)
-    except ConnectionError:
-        pass
-    return b"".join(pieces)
 
 
 async def drip(client: RawClient, data: bytes, pause: float = 0.02) -> None:
@@ -79,7 +68,7 @@ async def test_a_head_in_drops_is_a_408(line: bytes, start_router: StartRouter) 
     async with Client(router.url) as client:
         client.send(line)
         dripping = asyncio.create_task(drip(client, b"A" * 10_000))
-        head, _, body = (await all_of(client)).partition(b"\r\n\r\n")
+        head, _, body = (await client.all()).partition(b"\r\n\r\n")
         dripping.cancel()
         assert head.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
         assert b"connection: close" in head
@@ -140,6 +129,19 @@ async def test_the_body_has_its_own_time(start_router: StartRouter) -> None:
                 client.send(BODY[at : at + 1])
                 await looks.more(1)
             assert (await client.answer())[0].startswith(b"HTTP/1.1 200")
+
+
+async def test_a_connection_that_nobody_reads_any_more_is_closed(
+    start_router: StartRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(*_: object) -> NoReturn:
+        raise ValueError("on purpose")
+
+    router = await start_router(header_timeout=QUICK)
+    monkeypatch.setattr(router.front, "request_factory", stumble)
+    async with Client(router.url) as client:
+        client.send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert await client.rest() == b""
 
 
 async def test_the_time_for_a_head_is_live(start_router: StartRouter) -> None:
@@ -280,7 +282,7 @@ async def test_framing_without_end_is_a_400(framing: bytes, start_router: StartR
         router = await start_router(server.url, request_timeout=PATIENT)
         async with Client(router.url) as client:
             open_upload(client)
-            reading = asyncio.create_task(all_of(client))
+            reading = asyncio.create_task(client.all())
             client.send(b'10\r\n{"model":"tiny"}\r\n' + framing)
             assert b" 400 Bad Request\r\n" in await reading
         assert server.seen == []

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from support import StartRouter
-from wire import Client, RawClient, Scripted, answer, replies
+from wire import Client, Scripted, answer, replies
 
 START = b"POST /v1/completions HTTP/1.1\r\nhost: x\r\n"
 BODY = b'{"model":"tiny"}'
@@ -91,17 +89,6 @@ REFUSED = {
 }
 
 
-async def all_of(client: RawClient) -> bytes:
-    """Read until the other side closes, which is a reset where it left something unread."""
-    pieces = []
-    try:
-        while piece := await asyncio.wait_for(client.reader.read(65536), 10):
-            pieces.append(piece)
-    except ConnectionError:
-        pass
-    return b"".join(pieces)
-
-
 SMUGGLED = b"GET /v1/smuggled HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
@@ -113,7 +100,7 @@ async def test_it_is_a_400_and_nothing_of_it_nor_behind_it_reaches_a_server(
         router = await start_router(server.url)
         async with Client(router.url) as client:
             client.send(REFUSED[form] + SMUGGLED)
-            got = await all_of(client)
+            got = await client.all()
         assert server.seen == []
         assert got.split(b"\r\n")[0].split(b" ")[1] == b"400"
         assert b'"type": "invalid_request_error"' in got
@@ -162,7 +149,7 @@ async def test_a_body_in_chunks_from_an_http_1_0_client_ends_its_connection(
         router = await start_router(server.url)
         async with Client(router.url) as client:
             client.send(request)
-            assert b" 200 OK\r\n" in await all_of(client)
+            assert b" 200 OK\r\n" in await client.all()
         assert [seen.body for seen in server.seen] == [BODY]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -189,6 +188,10 @@ class Asker:
         return await self._machine.dispatch.lease(*self.kind)
 
 
+SETTLED = 10
+ROUNDS = st.sampled_from((0, 1, 2, SETTLED, SETTLED))  # of the event loop
+
+
 class DispatchMachine(RuleBasedStateMachine):
     """Clients that come, wait and leave, over servers that come, go and change."""
 
@@ -206,6 +209,7 @@ class DispatchMachine(RuleBasedStateMachine):
         self.queue = self.dispatch._queue = WatchedQueue()
         self.askers: list[Asker] = []  # in the order in which they came
         self.leases: list[Lease] = []  # all that were ever given
+        self.must_look = False  # time, or a rest, may have made a place that nobody was told of
         self._lease = self.pool.lease
         self.pool.lease = self.give  # type: ignore[method-assign]
 
@@ -241,6 +245,13 @@ class DispatchMachine(RuleBasedStateMachine):
     def held(self) -> list[Lease]:
         return [lease for lease in self.leases if not lease.released]
 
+    def then(self, rounds: int) -> None:
+        """Let the event loop run for some rounds; with `SETTLED` until all have noticed."""
+        if rounds == SETTLED:
+            self.settle()
+        elif rounds:
+            self.loop.run(rounds)
+
     # --- clients
 
     @initialize(capacities=st.lists(st.integers(1, 2), min_size=1, max_size=3))
@@ -248,18 +259,24 @@ class DispatchMachine(RuleBasedStateMachine):
         for name, capacity in zip("abc", capacities, strict=False):
             add_up(self.pool, name, *(("m",) if name == "b" else ("m", "n")), capacity=capacity)
 
-    @rule(model=MODELS, tried=st.sets(WHICH, max_size=2), count=st.integers(1, 4))
-    def ask(self, model: str | None, tried: set[int], count: int) -> None:
+    @rule(
+        model=st.sampled_from(("m", "m", "n", None)),
+        tried=st.sampled_from(((), (), (0,), (1,), (0, 1))),
+        count=st.integers(1, 6),
+        rounds=ROUNDS,
+    )
+    def ask(self, model: str | None, tried: tuple[int, ...], count: int, rounds: int) -> None:
         been = frozenset(self.one(which) for which in tried) if self.pool.backends else frozenset()
-        for _ in range(count):
-            self.askers.append(Asker(self, model, been))
+        self.askers += [Asker(self, model, been) for _ in range(count)]
+        self.then(rounds)
 
     @precondition(lambda self: self.held)
-    @rule(which=WHICH, times=st.integers(1, 2))
-    def release(self, which: int, times: int) -> None:
+    @rule(which=WHICH, times=st.integers(1, 2), rounds=ROUNDS)
+    def release(self, which: int, times: int, rounds: int) -> None:
         lease = self.held[which % len(self.held)]
         for _ in range(times):
             lease.release()
+        self.then(rounds)
 
     @precondition(lambda self: self.held)
     @rule(which=WHICH, seconds=st.sampled_from((1.0, 7.75, 8.0)))
@@ -269,52 +286,65 @@ class DispatchMachine(RuleBasedStateMachine):
         self.loop.call_at(self.clock() + seconds, lease.release)
 
     @precondition(lambda self: self.waiting)
-    @rule(which=WHICH)
-    def leave(self, which: int) -> None:
+    @rule(which=WHICH, rounds=ROUNDS)
+    def leave(self, which: int, rounds: int) -> None:
         self.waiting[which % len(self.waiting)].task.cancel()
+        self.then(rounds)
 
     @rule(seconds=st.sampled_from((0.25, 1.0, 4.0, 8.0)))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
+        self.must_look = True
 
     @rule()
     def look(self) -> None:
         self.dispatch.hand_over()
+        self.must_look = False
 
     @rule()
     def stop(self) -> None:
         self.dispatch.stop(NoBackend("The router is stopping."))
         assert self.dispatch.waiting == 0
 
-    @rule(rounds=st.integers(1, 3))
-    def go_on(self, rounds: int) -> None:
-        """Let the event loop run, but not until all have noticed what happened."""
-        self.loop.run(rounds)
-
     # --- servers
 
-    @rule(name=st.sampled_from("abc"), capacity=st.integers(1, 2))
-    def add(self, name: str, capacity: int) -> None:
-        if name not in self.pool.backends:
-            add_up(self.pool, name, "m", capacity=capacity)
+    @precondition(lambda self: self.pool.backends)
+    @rule(which=WHICH, what=st.sampled_from(("remove", "drain", "refuse", "break", "shrink")))
+    def harm(self, which: int, what: str) -> None:
+        pool, backend = self.pool, self.one(which)
+        if what == "remove":
+            pool.remove(backend.name)
+        elif what == "drain":
+            pool.drain(backend.name)
+        elif what == "refuse":
+            refuse(pool, backend)
+        elif what == "break":
+            open_circuit(pool, backend)
+        else:
+            pool.update(replace(backend.spec, max_concurrent_requests=1))
+
+    @rule(name=st.sampled_from("abc"), capacity=st.integers(1, 3), rounds=ROUNDS)
+    def mend(self, name: str, capacity: int, rounds: int) -> None:
+        pool = self.pool
+        backend = pool.backends.get(name)
+        if backend is None:
+            add_up(pool, name, "m", capacity=capacity)
+        else:
+            pool.enable(name)
+            pool.update(replace(backend.spec, max_concurrent_requests=capacity))
+            pool.request_succeeded(backend, self.clock())
+            for _ in range(2):
+                checked(pool, backend)
+        self.then(rounds)
 
     @precondition(lambda self: self.pool.backends)
-    @rule(which=WHICH, what=st.integers(0, 8))
-    def change(self, which: int, what: int) -> None:
-        pool, backend = self.pool, self.one(which)
-        spec = backend.spec
-        changes: list[Callable[[], object]] = [
-            lambda: pool.remove(backend.name),
-            lambda: pool.drain(backend.name),
-            lambda: pool.enable(backend.name),
-            lambda: refuse(pool, backend),
-            lambda: (checked(pool, backend), checked(pool, backend)),
-            lambda: pool.is_busy(backend, None),
-            lambda: open_circuit(pool, backend),
-            lambda: pool.request_succeeded(backend, self.clock()),
-            lambda: pool.update(replace(spec, max_concurrent_requests=1 + which % 3)),
-        ]
-        changes[what]()
+    @rule(which=WHICH, seconds=st.sampled_from((1.0, 2.0)))
+    def rest(self, which: int, seconds: float) -> None:
+        """Let a backend rest for some seconds in which nothing else happens."""
+        self.pool.is_busy(self.one(which), seconds)
+        self.loop.run(3)
+        self.clock.advance(seconds)
+        self.must_look = True
 
     # --- what holds at any moment
 
@@ -332,8 +362,9 @@ class DispatchMachine(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         """Let all run that can run: nobody waits in vain, too long, or behind a later one."""
-        self.dispatch.hand_over()
-        self.loop.run(10)
+        if self.must_look:
+            self.look()
+        self.loop.run(SETTLED)
         waiting = self.waiting
         assert self.dispatch.waiting == len(waiting) == self.loop.running
         for asker in waiting:
@@ -351,7 +382,7 @@ class DispatchMachine(RuleBasedStateMachine):
         """Nothing is left when all have gone."""
         for asker in self.askers:
             asker.task.cancel()
-        self.loop.run(10)
+        self.loop.run(SETTLED)
         for asker in self.askers:
             if _has_place(asker.task):
                 asker.task.result().release()

@@ -36,6 +36,10 @@ def test_the_short_form_is_the_same_route(name: str) -> None:
         "/v1/chat/completions/",
         "/v1/files/..hidden",
         "/v1/files/a..b/.well-known",
+        "/v1/files/...;x",
+        "/v1/files/..a;/b",
+        "/v1/files/x;a=..",
+        "/v1/models/org%2Fname:q4_K/versions/1.0",
         "/v1/",
     ],
 )
@@ -69,6 +73,16 @@ def test_nothing_else_is_relayed(path: str) -> None:
         "/v1/x%2f..%2f..%2fmetrics",
         "/v1/..\\metrics",
         "/v1/%5c..%5c..%5cmetrics",
+        "/v1/%252e%252e/metrics",
+        "/v1/..;/metrics",
+        "/v1/..;x=y/metrics",
+        "/v1/x/.;/../..;",
+        "/v1/..%3b/metrics",
+        "/v1/..%00/metrics",
+        "/v1/..%09/metrics",
+        "/v1/..%20/metrics",
+        "/v1/..%0d%0a/metrics",
+        "/v1/files#/../../metrics",
     ],
 )
 def test_no_way_leads_out_of_v1(path: str) -> None:

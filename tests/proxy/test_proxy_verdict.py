@@ -129,8 +129,18 @@ def test_a_stream_that_only_says_it_cannot_now_is_left_for_another_server(
     assert verdict(200, data, stream=True, another=False) == passed(trouble, reason)
 
 
+DONE = b"data: [DONE]\n\n"
+OPENING = (
+    b'data: {"id":"x","choices":[{"index":0,"delta":{"role":"assistant","content":""},'
+    b'"logprobs":null,"finish_reason":null}],"prompt_text":null}\n\n'
+)
+ABORTED = b'{"choices":[{"index":0,"text":"","finish_reason":"abort","stop_reason":null}]}'
+
+
 @pytest.mark.parametrize(
-    "data", [b"data: [DONE]\n\n", b"data:[DONE]\r\n\r\n", b"\ndata: [DONE]\n\n"]
+    "data",
+    [DONE, b"data:[DONE]\r\n\r\n", b"\n" + DONE, OPENING + DONE],
+    ids=["alone", "crlf", "after a newline", "after the role"],
 )
 def test_a_stream_that_ends_before_it_has_said_anything_is_left_for_another_server(
     data: bytes,
@@ -139,8 +149,27 @@ def test_a_stream_that_ends_before_it_has_said_anything_is_left_for_another_serv
     assert verdict(200, data, stream=True) == moved(Trouble.BROKEN, "empty stream")
     passed_on = passed(Trouble.BROKEN, "empty stream")
     assert verdict(200, data, stream=True, ended=True, another=False) == passed_on
-    assert verdict(200, data[:-1], stream=True) == HOLD
-    assert verdict(200, b'data: {"choices":[]}\n\n' + data, stream=True, ended=True) == PASS
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        OPENING,
+        b'data: {"choices":[]}\n\n' + DONE,
+        OPENING + b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n' + DONE,
+        OPENING.replace(b'"content":""', b'"content":"data: [DONE]"') + DONE,
+    ],
+    ids=["role", "other event", "no words", "words"],
+)
+def test_a_stream_that_has_said_something_is_the_clients(data: bytes) -> None:
+    assert verdict(200, data, stream=True, ended=True) == PASS
+
+
+def test_an_answer_that_its_server_aborted_is_left_for_another_one() -> None:
+    assert verdict(200, ABORTED, ended=True) == moved(Trouble.BROKEN, "aborted")
+    assert verdict(200, ABORTED, ended=True, another=False) == passed(Trouble.BROKEN, "aborted")
+    said = ABORTED.replace(b'"text":""', b'"text":"a \\"finish_reason\\":\\"abort\\""')
+    assert verdict(200, said.replace(b'"abort",', b'"stop",'), ended=True) == PASS
 
 
 def test_half_of_such_an_event_is_held() -> None:

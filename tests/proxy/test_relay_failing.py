@@ -13,6 +13,7 @@ from wire import OK, SSE, Client, Scripted, Seen, answer, chunk, replies
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.pool import Backend
+from mvllm_router.proxy.connection import Connection
 from mvllm_router.server import Router
 from mvllm_router.sim.faults import Fault
 
@@ -132,6 +133,25 @@ async def test_a_request_that_pauses_before_it_asks_again_is_told_when_the_route
             await until(lambda: bool(router.pool.backends["s0"].stats.retries))
             await router.stop(drain_timeout=0)
             head, body = await client.answer()
+    assert b" 503 " in head
+    assert b"The router is stopping." in body
+
+
+async def test_a_request_whose_connection_is_being_made_is_told_when_the_router_stops(
+    start_router: StartRouter, start_sim: StartSim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router = await start_router(await start_sim(tokens_per_second=1.0))
+    connections = router.relay.connections(router.pool.backends["s0"])
+    opening = connections.open
+
+    async def open_as_it_stops(timeout: float) -> Connection:
+        router.relay.stop()
+        return await opening(timeout)
+
+    monkeypatch.setattr(connections, "open", open_as_it_stops)
+    async with Client(router.url) as client:
+        client.post(json.dumps(chat(max_tokens=100)).encode())
+        head, body = await client.answer()
     assert b" 503 " in head
     assert b"The router is stopping." in body
 
