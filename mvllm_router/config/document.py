@@ -141,7 +141,7 @@ class Document:
             if mask.start < end and mask.end > start:
                 pieces += [self.lines.text[start : max(start, mask.start)], mask.replacement]
                 start = min(mask.end, end)
-        return "".join([*pieces, self.lines.text[start:end]])
+        return _visible("".join([*pieces, self.lines.text[start:end]]))
 
 
 def read_text(path: Path) -> str:
@@ -209,6 +209,13 @@ def _syntax_hint(message: str, before: str) -> str | None:
 
 def _inside_long_string(before: str) -> bool:
     return before.count('"""') % 2 == 1 or before.count("'''") % 2 == 1
+
+
+def _visible(text: str) -> str:
+    """`text`, as long as before, without what a terminal would act on or not show; tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join([char if char.isprintable() or char == "\t" else "\ufffd" for char in text])
 
 
 def _cropped(line: str, caret: int, width: int) -> tuple[str, int, int]:

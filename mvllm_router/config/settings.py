@@ -217,8 +217,8 @@ class Settings:
     )
     failure_threshold: int = _setting(
         5,
-        "How many requests a server must fail within failure_window, being half of those that it "
-        "got or more, before its circuit opens and it is left out.",
+        "How many requests a server must fail within failure_window, one after the other or being "
+        "half of those that it got, before its circuit opens and it is left out.",
         minimum=1,
     )
     failure_window: float = _seconds(

@@ -32,7 +32,8 @@ class CircuitState(str, Enum):
 class CircuitRules:
     """When a circuit opens, and how long it waits. Times in seconds.
 
-    `threshold` failures within `window`, being half of the outcomes or more, open it.
+    `threshold` failures within `window` open it if they came one after the other, or are half of
+    the outcomes or more.
     `longest_wait` is the longest time between two trials.
     """
 
@@ -54,6 +55,8 @@ class Circuit:
         "_good",
         "_good_before",
         "_half_began",
+        "_row",
+        "_row_began",
         "_wait",
         "is_closed",
         "openings",
@@ -69,6 +72,10 @@ class Circuit:
         self.openings = 0
         self._half_began = now
         self._good = self._bad = self._good_before = self._bad_before = 0
+        # Failures since the last request that went well and began after the first of them. A
+        # server that did well for long and now fails everything must not need as many failures.
+        self._row = 0
+        self._row_began = now
         self.reset(now)
 
     def reset(self, now: float) -> None:
@@ -106,6 +113,8 @@ class Circuit:
             if began >= self.since:
                 self._turn(now)
                 self._good += 1
+                if self._row and began > self._row_began:
+                    self._row = 0
             return False
         if began <= self.since:
             return False
@@ -130,9 +139,14 @@ class Circuit:
             return False
         self._turn(now)
         self._bad += 1
+        if not self._row:
+            self._row_began = now
+        self._row += 1
         bad = self._bad + self._bad_before
         good = self._good + self._good_before
-        if bad < self.rules.threshold or bad < _SHARE_TO_OPEN * (bad + good):
+        if bad < self.rules.threshold:
+            return False
+        if self._row < self.rules.threshold and bad < _SHARE_TO_OPEN * (bad + good):
             return False
         self._open(f"{bad} of {bad + good} requests failed, the last one: {reason}", now)
         return True
@@ -189,3 +203,4 @@ class Circuit:
     def _forget_counts(self, now: float) -> None:
         self._good = self._bad = self._good_before = self._bad_before = 0
         self._half_began = now
+        self._row = 0

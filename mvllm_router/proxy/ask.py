@@ -89,7 +89,10 @@ async def read_ask(
         raise asyncio.CancelledError
     if request.method in _NOT_RELAYED:
         raise MethodNotAllowed(f"{request.method} is not relayed.")
-    body = await _read_body(request, front, max_body_size, patience)
+    try:
+        body = await _read_body(request, front, max_body_size, patience)
+    except OSError:  # the client has left; see `leave_if_gone` for why we come here
+        raise asyncio.CancelledError from None
     query = request.raw_path.partition("?")[2]
     content_type = request.headers.get("content-type", "")
     permit = front.permit
@@ -143,7 +146,10 @@ async def _read_body(
         seconds = time.monotonic() - begun
         if seconds > patience and size < seconds * _SLOWEST:
             raise SlowUpload(f"The request body came at less than {_SLOWEST} bytes per second.")
-    if (error := content.exception()) is not None:  # it ended where it could not be read on
+    error = content.exception()
+    if isinstance(error, ConnectionError):  # it left, and `wait_for` forgot that it was cancelled
+        raise asyncio.CancelledError
+    if error is not None:  # the body ended where it could not be read on
         raise error
     return b"".join(pieces)
 
@@ -167,8 +173,6 @@ async def _piece(content: StreamReader, patience: float) -> bytes:
         return await asyncio.wait_for(content.readany(), patience)
     except asyncio.TimeoutError:
         raise SlowUpload(f"Nothing of the request body came for {patience:g} s.") from None
-    except ConnectionError:  # it has left; see `leave_if_gone` for why we come here
-        raise asyncio.CancelledError from None
 
 
 def _too_large(limit: int) -> TooLarge:

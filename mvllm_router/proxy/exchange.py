@@ -253,6 +253,8 @@ class Exchange:
         if ended:
             self._leave_connection(ended)
             trouble, reason = self._trouble
+            if self._cutter is not None and sse.ends_in_error(self.client.tail()):
+                trouble, reason = Trouble.DIED, "error in the stream"
             self._finish(Outcome(Result.ANSWERED, reason, trouble=trouble) if trouble else ANSWERED)
         return None
 

@@ -91,7 +91,7 @@ class Incoming(web.RequestHandler):
         body, self._body = self._body, EMPTY_PAYLOAD
         body.set_exception(BadRequest(f"Bad HTTP request: {why}"))
         body.feed_eof()  # else aiohttp would wait for the rest of it
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.pause_reading()
 
     def fault_of(self, request: web.BaseRequest) -> HeadTooLarge | None:

@@ -11,6 +11,7 @@ LONGEST_HELD = 65536
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _OVERLAP = max(map(len, _ENDS)) - 1  # bytes of an end that may have come before the rest of it
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
+_ERROR_EVENT = re.compile(rb'(?:^|[\r\n])data: ?\{ ?"error"')
 _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,15})')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,15})')
 
@@ -87,6 +88,15 @@ def error_in_first_event(data: bytes) -> tuple[int, bytes] | None:
     error = document.get("error") if isinstance(document, dict) else None
     code = error.get("code") if isinstance(error, dict) else None
     return (code, line) if isinstance(code, int) else None
+
+
+def ends_in_error(tail: bytes) -> bool:
+    """Tell whether a stream ended with an error event of the server's own.
+
+    Args:
+        tail: its last events, whole ones; some servers send [DONE] after the error.
+    """
+    return b'"error"' in tail and _ERROR_EVENT.search(tail) is not None
 
 
 def usage(tail: bytes) -> tuple[int, int] | None:

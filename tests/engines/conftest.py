@@ -142,12 +142,12 @@ class Launcher:
 
 
 def free_port() -> int:
-    """A port below those that systems hand out by themselves.
+    """A port below those that systems hand out by themselves, and those of simulated engines.
 
     vLLM takes half a minute to bind it, and other tests are given ports all that time.
     """
     while True:
-        port = random.SystemRandom().randrange(20000, 32000)
+        port = random.SystemRandom().randrange(10000, 20000)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from fuzz_fakes import FakeTransport, Told, answered, connect, feed
-from fuzz_http import Message, read_answer, read_by_httptools
+from fuzz_http import HOP_BY_HOP, Message, read_answer, read_by_httptools
 from pool_kit import add_up, new_pool
 
 from mvllm_router.errors import NoBackend
@@ -17,7 +17,7 @@ from mvllm_router.proxy.answer import is_event_stream
 from mvllm_router.proxy.attempts import Trouble
 from mvllm_router.proxy.client import Client
 from mvllm_router.proxy.exchange import Exchange, Outcome, Result
-from mvllm_router.proxy.headers import HOP_BY_HOP, named_by_connection
+from mvllm_router.proxy.headers import named_by_connection
 from mvllm_router.proxy.sse import ends_event
 
 OWN_LINES = b"x-request-id: r1\r\nx-router-backend: s0\r\nx-router-attempts: 1\r\n"
@@ -141,6 +141,7 @@ def check(told: Told, passed: Passed, case: Case) -> None:
     check_head(told, message, case)
     if outcome.result is Result.ANSWERED:
         check_whole(told, message, case)
+        check_end(told, message, case)
     else:
         check_broken(told, message, passed, case)
     if not case.is_head:
@@ -187,6 +188,14 @@ def check_whole(told: Told, message: Message, case: Case) -> None:
     assert told.ended or is_hidden(told, case), "an answer that was cut ended cleanly"
     assert message.whole
     assert message.body == expected_body(told, case)
+
+
+def check_end(told: Told, message: Message, case: Case) -> None:
+    """A stream that only its connection's end has ended has the event that comes last."""
+    assert told.head is not None
+    if case.end_is_marked and told.head.until_close and is_event_stream(told.head):
+        marks = (b"[DONE]", b"message_stop", b"response.completed")
+        assert is_hidden(told, case) or any(mark in message.body for mark in marks)
 
 
 def check_broken(told: Told, message: Message, passed: Passed, case: Case) -> None:

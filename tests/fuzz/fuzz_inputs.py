@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 THOROUGH = os.environ.get("MVLLM_HYPOTHESIS") == "thorough"
 # How many times more examples are tried then.
-_MORE = 60
+_MORE = 30
 
 Op = tuple[str, int, int, bytes]
 

@@ -103,7 +103,8 @@ LINES = (
         "🦙 = 1",
         "# é",
     ),
-    *('url = "\\u009bx://a"', 'tls_key = "\\u0000"', 'tls_cert = "\\ueffd"', 'policy = "\\u202e"'),
+    *('url = "\u009bx"', 'a = "\u202e"', 'port = "\u0085"', 'url = "\\u009bx://a"'),
+    *('tls_key = "\\u0000"', 'tls_cert = "\\ueffd"', 'policy = "\\u202e"'),
     *('tls_cert = "/"', 'tls_ca = "x"', 'api_key_env = "HOME"', "trusted_proxies = ['10.0.0.0/8']"),
     *('cors_origins = ["*"]', 'cors_origins = ["http://é"]', 'trusted_proxies = ["::/129"]'),
 )

@@ -110,6 +110,10 @@ model_lists = st.one_of(
         lambda names: {"data": [{"id": name, "aliases": [name, 7, None]} for name in names]},
         st.lists(json_values, max_size=6),
     ),
+    st.builds(
+        lambda slots: {"total_slots": slots},
+        st.one_of(st.integers(-2, 2), st.integers(), st.floats(), st.booleans(), st.text()),
+    ),
 )
 
 
@@ -170,14 +174,26 @@ def test_a_real_engine_is_recognised(name: str) -> None:
     assert recognised(SERVERS[name], NOT_FOUND) == name
 
 
+# What Python reads and others do not, or what it cannot read either.
+STRANGE = (
+    b"",
+    b"{}",
+    b"[" * 4000,
+    b'{"a":' * 4000,
+    b"9" * 5000,
+    b"NaN",
+    b"\xff",
+    b'{"version": NaN, "status": "ok", "total_slots": 0, "data": [{"id": "a", "x": 1e999}]}',
+    b'{"version": 1, "status": [], "info": {"title": 5}, "data": [{"id": "\\ud800"}]}',
+    b'{"data": [{"id": "a", "x": "\\ud800"}], "total_slots": -1}',
+)
 bodies = st.one_of(
     st.sampled_from([body_of(answer) for _, answer in sorted(ANSWERS.items())]),
     mutated(st.sampled_from([body_of(answer) for _, answer in sorted(ANSWERS.items())]), 2),
     with_keys("status", "version", "info", "title", "data", "id", "total_slots", "aliases").map(
         lambda value: json.dumps(value).encode()
     ),
-    st.integers(1, 4000).map(lambda depth: b"[" * depth),
-    st.sampled_from((b"", b"{}", b'{"data": NaN}', b'{"data":[{"id":"\\ud800"}]}', b"9" * 5000)),
+    st.sampled_from(STRANGE),
     st.binary(max_size=40),
 )
 any_answer = st.builds(
@@ -192,6 +208,18 @@ any_answer = st.builds(
 )
 PATHS = ("/health", "/version", "/openapi.json", "/v1/models", "/props", "/metrics")
 any_server = st.dictionaries(st.sampled_from(PATHS), any_answer)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "auto"])
+def test_a_server_that_answers_strange_things_is_checked_like_any_other(
+    name: str, loop: asyncio.AbstractEventLoop
+) -> None:
+    for body in STRANGE:
+        for server in ("llama.cpp", "BaseHTTP/0.6", "uvicorn"):
+            for status in (200, 404, 503):
+                health = Answer(status, {"server": server}, body)
+                rest = dict.fromkeys(PATHS, Answer(200, {"server": server}, body))
+                check_server(loop, {**rest, FIRST: health}, name)
 
 
 @examples(150)

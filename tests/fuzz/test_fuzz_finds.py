@@ -105,6 +105,7 @@ def test_a_form_that_says_its_model_twice_gets_another_name_twice() -> None:
 
 def test_a_scheme_that_would_steer_a_terminal_is_escaped() -> None:
     check_config('[[servers]]\nurl = "\\u009b31mx://a"\n')
+    check_config('[[servers]]\nurl = "\u009b31mx://a"\n')
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from fuzz_behind import LIMIT, Faults
-from fuzz_http import Malformed, Message, read_answer, read_request
+from fuzz_http import HOP_BY_HOP, Malformed, Message, read_answer, read_request
 from fuzz_inputs import cuts, examples, mutated, pieces_of, spliced
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -19,7 +19,6 @@ from support import config_of
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.proxy import front
-from mvllm_router.proxy.headers import HOP_BY_HOP
 from mvllm_router.server import Router
 
 # A server puts the id of the request in its place, which is as long.
@@ -193,7 +192,12 @@ class Bench:
         self, ids: list[list[bytes]], asked: list[list[tuple[int, bytes]]]
     ) -> list[list[Message]]:
         talks = [ask(self.router.url, *each) for each in zip(ids, asked, strict=True)]
-        return list(await asyncio.gather(*talks))
+        got = await asyncio.gather(*talks, return_exceptions=True)
+        for number, result in enumerate(got):
+            if isinstance(result, BaseException):
+                plans = [(method, self.planned.plans[plan]) for plan, method in asked[number]]
+                raise AssertionError(f"{result!r} of {plans}")
+        return [result for result in got if isinstance(result, list)]
 
     def _new_id(self) -> bytes:
         self.ids += 1

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from fuzz_behind import Behind, Faults, answers, number_of, talk
-from fuzz_http import Message
+from fuzz_http import HOP_BY_HOP, Message
 from fuzz_inputs import TOKENS, cuts, examples, mutated, pieces_of, spliced
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -17,7 +17,6 @@ from support import config_of
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.proxy import front
-from mvllm_router.proxy.headers import HOP_BY_HOP
 from mvllm_router.server import Router
 
 JSON_BODY = b'{"model":"tiny","x":[1,2]}'

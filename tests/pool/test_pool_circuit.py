@@ -115,8 +115,10 @@ def test_it_stays_closed_while_more_than_half_go_well() -> None:
 
 def test_half_is_enough_to_open_it() -> None:
     bench = Bench(threshold=5)
-    bench.succeed(6)
-    assert bench.fail(6) == [False] * 5 + [True]
+    bench.succeed(5)
+    assert bench.fail(4) == [False] * 4
+    bench.succeed(1)
+    assert bench.fail(2) == [False, True]
 
 
 def test_failures_that_are_older_than_the_window_do_not_count() -> None:
@@ -164,8 +166,34 @@ def test_successes_in_both_halves_of_the_window_weigh_against_failures() -> None
     bench.clock.advance(10)
     bench.succeed(4)
     bench.clock.advance(10)
-    bench.succeed(4)
-    assert bench.fail(8) == [False] * 7 + [True]
+    bench.succeed(2)
+    assert bench.fail(4) == [False] * 4
+    bench.succeed(2)
+    assert bench.fail(4) == [False] * 3 + [True]
+
+
+def test_failures_one_after_the_other_open_it_however_well_it_did_before() -> None:
+    """Else a busy server that now fails at once would draw hundreds of requests."""
+    bench = Bench(threshold=5, window=30.0)
+    bench.succeed(1000)
+    assert bench.fail(5) == [False] * 4 + [True]
+
+
+def test_old_requests_that_still_end_well_do_not_break_a_row_of_failures() -> None:
+    bench = Bench(threshold=5, window=30.0)
+    began = bench.clock()
+    bench.succeed(1000)
+    bench.fail(4)
+    bench.succeed(3, began=began)
+    assert bench.fail() == [True]
+
+
+def test_a_request_that_went_there_since_and_ended_well_breaks_the_row() -> None:
+    bench = Bench(threshold=5, window=30.0)
+    bench.succeed(1000)
+    bench.fail(4)
+    bench.succeed()
+    assert bench.fail(4) == [False] * 4
 
 
 def test_a_server_that_fails_now_and_then_stays_in_for_ever() -> None:

@@ -240,6 +240,31 @@ async def test_a_body_that_breaks_between_two_reads_of_it_is_not_taken_for_whole
         assert server.seen == []
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(), BrokenPipeError(), OSError(110, "x")])
+async def test_a_client_that_leaves_between_two_reads_of_its_body_is_no_error(
+    error: OSError,
+    start_router: StartRouter,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    read = ask._piece
+
+    async def read_and_leave(content: aiohttp.StreamReader, patience: float) -> bytes:
+        piece = await read(content, patience)
+        content.set_exception(error)  # as aiohttp does it
+        content.feed_eof()
+        return piece
+
+    monkeypatch.setattr(ask, "_piece", read_and_leave)
+    router = await start_router()
+    async with Client(router.url) as client:
+        open_upload(client)
+        client.send(b'10\r\n{"model":"tiny"}\r\n')
+        assert await client.all() == b""
+    assert errors(caplog) == []
+    assert sum(router.pool.stats.client_left.values()) == 1
+
+
 async def test_a_chunk_that_is_none_in_a_body_sent_ahead_fails_its_own_request(
     start_router: StartRouter,
 ) -> None:

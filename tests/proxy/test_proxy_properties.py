@@ -138,6 +138,8 @@ class Loop(asyncio.SelectorEventLoop):
         super().__init__()
         self._clock = clock
         self.timers: list[asyncio.TimerHandle] = []
+        self.mishaps: list[dict[str, Any]] = []  # errors that nobody would see but the log
+        self.set_exception_handler(lambda _, context: self.mishaps.append(context))
 
     def time(self) -> float:
         return self._clock()
@@ -185,9 +187,13 @@ class Asker:
 
     async def _ask(self) -> Lease:
         self.at = self._machine.clock()
-        return await self._machine.dispatch.lease(*self.kind)
+        self._machine.queue.left = None
+        lease = await self._machine.dispatch.lease(*self.kind)
+        assert lease.backend not in self.kind[1], "it has been there"
+        return lease
 
 
+HARMS = ("stop", "remove", "drain", "refuse", "break", "shrink")
 SETTLED = 10
 ROUNDS = st.sampled_from((0, 1, 2, SETTLED, SETTLED))  # of the event loop
 
@@ -258,6 +264,7 @@ class DispatchMachine(RuleBasedStateMachine):
     def begin(self, capacities: list[int]) -> None:
         for name, capacity in zip("abc", capacities, strict=False):
             add_up(self.pool, name, *(("m",) if name == "b" else ("m", "n")), capacity=capacity)
+        self.ask("m", (), 5, SETTLED)
 
     @rule(
         model=st.sampled_from(("m", "m", "n", None)),
@@ -291,7 +298,16 @@ class DispatchMachine(RuleBasedStateMachine):
         self.waiting[which % len(self.waiting)].task.cancel()
         self.then(rounds)
 
-    @rule(seconds=st.sampled_from((0.25, 1.0, 4.0, 8.0)))
+    @precondition(lambda self: self.held and self.waiting)
+    @rule(which=WHICH, count=st.integers(1, 3), rounds=st.integers(0, 2))
+    def leave_as_a_place_comes(self, which: int, count: int, rounds: int) -> None:
+        self.release(which, 1, 0)
+        self.then(rounds)
+        for asker in self.waiting[:count]:
+            asker.task.cancel()
+        self.settle()
+
+    @rule(seconds=st.sampled_from((0.25, 1.0, 1.0, 2.0, 8.0)))
     def time_passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
         self.must_look = True
@@ -301,18 +317,16 @@ class DispatchMachine(RuleBasedStateMachine):
         self.dispatch.hand_over()
         self.must_look = False
 
-    @rule()
-    def stop(self) -> None:
-        self.dispatch.stop(NoBackend("The router is stopping."))
-        assert self.dispatch.waiting == 0
-
     # --- servers
 
     @precondition(lambda self: self.pool.backends)
-    @rule(which=WHICH, what=st.sampled_from(("remove", "drain", "refuse", "break", "shrink")))
+    @rule(which=WHICH, what=st.sampled_from(HARMS))
     def harm(self, which: int, what: str) -> None:
         pool, backend = self.pool, self.one(which)
-        if what == "remove":
+        if what == "stop":
+            self.dispatch.stop(NoBackend("The router is stopping."))
+            assert self.dispatch.waiting == 0
+        elif what == "remove":
             pool.remove(backend.name)
         elif what == "drain":
             pool.drain(backend.name)
@@ -323,13 +337,15 @@ class DispatchMachine(RuleBasedStateMachine):
         else:
             pool.update(replace(backend.spec, max_concurrent_requests=1))
 
-    @rule(name=st.sampled_from("abc"), capacity=st.integers(1, 3), rounds=ROUNDS)
-    def mend(self, name: str, capacity: int, rounds: int) -> None:
+    @rule(capacities=st.lists(st.integers(1, 3), min_size=3, max_size=3), rounds=ROUNDS)
+    def mend(self, capacities: list[int], rounds: int) -> None:
+        """Let all servers be well, each with room for so many."""
         pool = self.pool
-        backend = pool.backends.get(name)
-        if backend is None:
-            add_up(pool, name, "m", capacity=capacity)
-        else:
+        for name, capacity in zip("abc", capacities, strict=True):
+            backend = pool.backends.get(name)
+            if backend is None:
+                add_up(pool, name, "m", capacity=capacity)
+                continue
             pool.enable(name)
             pool.update(replace(backend.spec, max_concurrent_requests=capacity))
             pool.request_succeeded(backend, self.clock())
@@ -338,13 +354,16 @@ class DispatchMachine(RuleBasedStateMachine):
         self.then(rounds)
 
     @precondition(lambda self: self.pool.backends)
-    @rule(which=WHICH, seconds=st.sampled_from((1.0, 2.0)))
-    def rest(self, which: int, seconds: float) -> None:
-        """Let a backend rest for some seconds in which nothing else happens."""
-        self.pool.is_busy(self.one(which), seconds)
-        self.loop.run(3)
-        self.clock.advance(seconds)
-        self.must_look = True
+    @rule(which=WHICH, seconds=st.sampled_from((1.0, 2.0)), early=st.integers(0, 4))
+    def rest(self, which: int, seconds: float, early: int) -> None:
+        """Let a backend rest: some ask meanwhile, some when it is just over."""
+        backend = self.one(which)
+        while backend.in_flight > 1:
+            next(lease for lease in self.held if lease.backend is backend).release()
+        self.pool.is_busy(backend, seconds)
+        self.ask("m", (), early, 2)
+        self.time_passes(seconds)
+        self.ask("m", (), 2, SETTLED)
 
     # --- what holds at any moment
 
@@ -365,6 +384,7 @@ class DispatchMachine(RuleBasedStateMachine):
         if self.must_look:
             self.look()
         self.loop.run(SETTLED)
+        assert self.loop.mishaps == []
         waiting = self.waiting
         assert self.dispatch.waiting == len(waiting) == self.loop.running
         for asker in waiting:

@@ -17,7 +17,7 @@ CHECKS_RARELY = {"health_check_interval": 60.0}
 
 async def ask(http: aiohttp.ClientSession, router: Router, **body: object) -> tuple[int, str, str]:
     """Return the status, the server that answered, and the text."""
-    request = chat(max_tokens=2, **body)  # type: ignore[arg-type]
+    request = chat(**{"max_tokens": 5, **body})  # type: ignore[arg-type]
     async with http.post(f"{router.url}/v1/chat/completions", json=request) as response:
         text = await response.text()
         return response.status, response.headers.get("x-router-backend", ""), text
@@ -55,6 +55,19 @@ async def test_a_server_that_fails_requests_is_left_out_though_its_health_checks
         assert (await ask(http, router))[:2] == (200, "s1")
     assert bad.started == begun
     assert "open s0 circuit open: 3 of 3 requests failed" in events(router)
+
+
+async def test_streams_that_end_in_an_error_of_the_servers_own_count_against_it(
+    start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
+) -> None:
+    engine = await start_sim()
+    router = await start_router(engine, failure_threshold=3)
+    engine.inject(Fault.ENGINE_DEATH, times=3, after_events=2)
+    for _ in range(3):
+        _, _, text = await ask(http, router, stream=True)
+        assert text.endswith("data: [DONE]\n\n")
+    assert circuit_of(router, "s0") is CircuitState.OPEN
+    assert "error in the stream" in events(router)
 
 
 async def test_a_clients_mistakes_open_no_circuit(
