@@ -23,7 +23,7 @@ except ImportError:  # Windows
     uvloop = None
 
 # Property tests draw the same examples each time, so that no change fails for another's fault.
-# MVLLM_HYPOTHESIS=thorough draws many more, and others each time.
+# `MVLLM_HYPOTHESIS=thorough pytest --timeout 0 -k properties` draws many more, others each time.
 hypothesis.settings.register_profile(
     "quick",
     derandomize=True,
@@ -77,7 +77,8 @@ async def start_router() -> AsyncIterator[StartRouter]:
         assert router.dispatch.waiting == 0, "a request was left waiting"
         assert router.front.bodies.bytes == 0, "a body was not given back"
         stats = router.pool.stats
-        await until(lambda: stats.connections == 0)  # else one was not counted down
+        # Else one was not counted down.
+        await until(lambda stats=stats: stats.connections == 0)  # type: ignore[misc]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from chaos_judge import Story, World
 from chaos_load import Load
 from chaos_report import Report
 from chaos_rest import Rest, tracebacks
-from chaos_router import running_router
+from chaos_router import PATIENT, running_router
 from chaos_wishes import Wish, wishes
 
 _CLIENTS = 60
@@ -30,7 +30,7 @@ async def aborts(requests: int, seed: int, folder: Path) -> Report:
     world = World({plan.name: plan.models for plan in wanted})
     async with (
         running_engines(wanted, folder) as engines,
-        running_router(engines, folder, {}) as router,
+        running_router(engines, folder, PATIENT) as router,
         aiohttp.ClientSession() as session,
     ):
         rest = Rest(engines, router, session, report)

@@ -32,6 +32,9 @@ SETTINGS: Mapping[str, Any] = {
     "shutdown_timeout": 10.0,
 }
 
+# Where nothing goes wrong on purpose: a machine that stands still for a moment is no fault.
+PATIENT: Mapping[str, Any] = {"request_timeout": 60.0, "health_check_timeout": 30.0}
+
 
 class RouterProcess:
     """A `router run` that listens at `url`."""

@@ -17,7 +17,7 @@ from chaos_answers import Reading, Seen, read_stream, read_whole
 from chaos_engines import Plan, running_engines
 from chaos_report import Report
 from chaos_rest import Rest, tracebacks
-from chaos_router import RouterProcess, running_router
+from chaos_router import PATIENT, RouterProcess, running_router
 from chaos_wishes import Wish
 
 from mvllm_router.sim import answer_text
@@ -107,7 +107,7 @@ async def soak(requests: int, folder: Path) -> Report:
     report = Report(requests=requests)
     async with (
         running_engines([_PLAN], folder) as engines,
-        running_router(engines, folder, {}) as router,
+        running_router(engines, folder, PATIENT) as router,
         aiohttp.ClientSession() as session,
     ):
         rest = Rest(engines, router, session, report)
