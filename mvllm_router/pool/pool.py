@@ -17,6 +17,8 @@ from mvllm_router.pool.stats import RouterStats
 
 # What a server is taken to run at once when neither the file nor the engine says it.
 DEFAULT_CAPACITY = 8
+# Models of a server that an event names.
+_NAMED = 20
 # Seconds between two messages that a server was asked as the last resort.
 _SAY_AGAIN = 10.0
 
@@ -173,7 +175,7 @@ class Pool:
         before, backend.cards = frozenset(backend.cards or ()), cards
         after = frozenset(cards or ())
         if after != before or not known:
-            self.events.add("models", backend.name, f"serves {', '.join(sorted(after)) or '?'}")
+            self.events.add("models", backend.name, f"serves {_named(after)}")
         self._changed()
 
     def scraped(self, backend: Backend, sample: Sample, own: int, interval: float) -> None:
@@ -330,6 +332,13 @@ def _serving(model: str | None, backends: Collection[Backend]) -> list[Backend]:
         return list(backends)
     listed = [b for b in backends if model in (b.model_names() or ())]
     return listed or [b for b in backends if b.model_names() is None]
+
+
+def _named(models: Collection[str]) -> str:
+    """Return the names for an event, which is logged and kept: not thousands of them."""
+    names = sorted(models)
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "") or "?"
 
 
 def _not_known_yet(backend: Backend) -> bool:

@@ -197,7 +197,7 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if self._phase is not Phase.ENDED:
-                return str(error) or type(error).__name__
+                return _reason(error)
             self._surplus = True
         self._since_body = 0 if self._data else self._since_body + len(data)
         if self._since_body > _LONGEST_HEAD and self._phase is not Phase.ENDED:
@@ -262,6 +262,12 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._phase is Phase.BODY:
             self._phase = Phase.ENDED
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, httptools.HttpParserUpgrade):  # it only tells where
+        return "it switches to another protocol"
+    return str(error) or type(error).__name__
 
 
 def _is_closing(transport: asyncio.Transport | None) -> bool:

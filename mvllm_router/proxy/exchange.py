@@ -25,6 +25,8 @@ from mvllm_router.proxy.connection import Connection, Head
 from mvllm_router.proxy.failure import Failure
 from mvllm_router.proxy.verdict import Verdict, judge
 
+# The server lacks the route, not the strength: that tells nothing against it.
+NOT_IMPLEMENTED = 501
 # What the last event of a whole stream holds: chat and completions, messages, responses.
 _STREAM_ENDS = (b"[DONE]", b"message_stop", b"response.completed")
 
@@ -69,8 +71,8 @@ class Request(Protocol):
     def may_move(self, trouble: Trouble, asked: float | None) -> bool:
         """Tell whether another attempt will be made; `asked` is the server's retry-after."""
 
-    def commit(self) -> None:
-        """Learn that the answer begins to go out: there will be no other attempt."""
+    def commit(self, *, good: bool) -> None:
+        """Learn that an answer begins to go out, a good one or not: no other attempt follows."""
 
 
 class Exchange:
@@ -223,7 +225,9 @@ class Exchange:
 
     def _commit(self, head: Head, data: bytes, ended: bool, is_stream: bool) -> None:
         """Begin to pass the answer on; from here there is no way back."""
-        self._request.commit()
+        status = head.status
+        good = self._trouble[0] is None and (status < 500 or status == NOT_IMPLEMENTED)
+        self._request.commit(good=good)
         self.passing = True
         self._held = b""
         if self._hide_errors and head.status >= 500:

@@ -20,7 +20,7 @@ from mvllm_router.proxy.budget import RetryBudget
 from mvllm_router.proxy.connection import Connection
 from mvllm_router.proxy.connections import CannotConnect, Connections
 from mvllm_router.proxy.dispatch import RETRY_AFTER, Dispatch
-from mvllm_router.proxy.exchange import Exchange, Outcome, Result, failed
+from mvllm_router.proxy.exchange import NOT_IMPLEMENTED, Exchange, Outcome, Result, failed
 from mvllm_router.proxy.failure import Failure
 from mvllm_router.proxy.front import SENT, SENT_AND_CLOSE
 from mvllm_router.proxy.routes import Route
@@ -42,19 +42,31 @@ class Limits:
 
 
 class Serving:
-    """One request while it is served: the ask, its attempts, and the decision between them."""
+    """One request while it is served: the ask, its attempts, and the decision between them.
 
-    __slots__ = ("ask", "attempts")
+    `lease` is that of the attempt that runs.
+    """
 
-    def __init__(self, ask: Ask, attempts: Attempts) -> None:
+    __slots__ = ("ask", "attempts", "lease", "pool")
+
+    def __init__(self, ask: Ask, attempts: Attempts, pool: Pool) -> None:
         self.ask = ask
         self.attempts = attempts
+        self.pool = pool
+        self.lease: Lease | None = None
 
     def may_move(self, trouble: Trouble, asked: float | None) -> bool:
         return self.attempts.may_go_on(trouble, asked)
 
-    def commit(self) -> None:
+    def commit(self, *, good: bool) -> None:
+        """Let a trial succeed as its answer begins: a stream may go on for minutes.
+
+        Other answers are counted as they end, since they may break off before.
+        """
         self.ask.release_body()
+        lease = self.lease
+        if good and lease is not None and not lease.backend.circuit.is_closed:
+            self.pool.request_succeeded(lease.backend, lease.began)
 
 
 class Relay:
@@ -122,9 +134,9 @@ class Relay:
 
     async def _attempts(self, ask: Ask) -> web.StreamResponse:
         attempts = Attempts(ask.model, self.dispatch, self.budget, self.limits.max_retries)
-        serving = Serving(ask, attempts)
+        serving = Serving(ask, attempts, self.pool)
         while True:
-            lease = await self._lease(attempts)
+            serving.lease = lease = await self._lease(attempts)
             try:
                 ask.leave_if_gone()
                 attempts.begin(lease.backend)
@@ -248,10 +260,11 @@ class Relay:
             pool.is_busy(backend, exchange.asked_to_wait)
         elif outcome.trouble is Trouble.LEAVING:
             pool.is_leaving(backend, "it is shutting down")
-        elif outcome.trouble is not None or exchange.head.status >= 500:
-            reason = outcome.reason or f"status {exchange.head.status}"
-            pool.request_failed(backend, reason, lease.began)
-        else:
+        elif outcome.trouble is not None:
+            pool.request_failed(backend, outcome.reason, lease.began)
+        elif exchange.head.status >= 500 and exchange.head.status != NOT_IMPLEMENTED:
+            pool.request_failed(backend, f"status {exchange.head.status}", lease.began)
+        elif outcome.result is Result.ANSWERED:
             pool.request_succeeded(backend, lease.began)
 
     def _finished(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from fuzz_checks import ROOT, check_config, check_spec, read_config
 from fuzz_inputs import examples, json_values
 from hypothesis import given
@@ -16,7 +17,9 @@ from mvllm_router.config.settings import SETTINGS
 EXAMPLE = (ROOT / "servers.example.toml").read_text("utf-8")
 SECRET = "Zq7SECRETx9"
 
-# Each has the key where a key may stand, and is whole lines.
+NUMBER = "7319428806"  # a key may be made of digits, and be given without quotes
+
+# Each has the key where a key may stand, and is whole lines; some are no TOML.
 WITH_SECRET = (
     f'[config]\napi_key = "{SECRET}"\n',
     f"[config]\nadmin_key = '{SECRET}'\n",
@@ -41,6 +44,21 @@ WITH_SECRET = (
     f'[[auth.keys]]\nname = "a"\nkey_env = "{SECRET}!"\n',
     f'[[auth.keys]]\nname = "a"\nkey_file = "{SECRET}"\n',
     f'[auth.keys]\nalice = "{SECRET}"\n',
+    f"[config]\napi_key = {NUMBER}\n",
+    f"[config]\nadmin_key = {NUMBER}.5\n",
+    f"[[servers]]\nurl = 'http://a:1'\napi_key = {NUMBER}\n",
+    f"[[servers]]\nurl = 'http://a:1'\nheaders = {{ X-A = {NUMBER} }}\n",
+    f"[auth]\nkeys = [{{ name = 'a', key = {NUMBER} }}]\n",
+    f"[config]\napi_key = {SECRET}\n",
+    f'[config]\napi_key = "{SECRET}" x\n',
+    f'[config]\napi_key = "{SECRET}\n',
+    f'[config]\napi_key: "{SECRET}"\n',
+    f'[config]\napi_key "{SECRET}"\n',
+    f'[servers]\nservers = [{{ url = "http://a:1", api_key = "{SECRET}", weight = }}]\n',
+    f'[servers]\nservers = [{{ url = "http://a:1" api_key = "{SECRET}" }}]\n',
+    f'[servers]\nservers = [{{ weight = x, headers = {{ X-Key = "{SECRET}" }} }}]\n',
+    f'[auth]\nkeys = [{{ name = "a", key = "{SECRET}" ]\n',
+    f'[auth]\nkeys = ["{SECRET}]\n',
     f'[[auth.keys]]\nname = "a"\nkey = "{SECRET}"\n[[auth.keys]]\nname = "a"\nkey = "{SECRET}"\n',
 )
 
@@ -109,7 +127,7 @@ LINES = (
     *('cors_origins = ["*"]', 'cors_origins = ["http://é"]', 'trusted_proxies = ["::/129"]'),
 )
 lines = st.one_of(st.sampled_from(LINES), st.text(max_size=20))
-texts = st.lists(lines, max_size=8).map("\n".join)
+texts = st.one_of(st.just(""), st.lists(lines, max_size=8).map("\n".join))
 
 
 def shown(result: Config | ConfigError) -> str:
@@ -126,12 +144,25 @@ def test_any_text_is_a_configuration_or_a_list_of_problems(text: str) -> None:
     check_config(text)
 
 
+def check_hidden(text: str) -> None:
+    seen = shown(read_config(text))
+    assert SECRET not in seen
+    assert NUMBER not in seen
+
+
+@pytest.mark.parametrize("secret", WITH_SECRET)
+def test_a_key_is_not_shown_where_it_stands(secret: str) -> None:
+    check_hidden(secret)
+    check_hidden(f"[config]\nport = -1\n{secret}")
+    check_hidden(f"{secret}weight = -1\n[config.x]\n")
+
+
 @examples(300)
 @given(texts, st.sampled_from(WITH_SECRET), texts)
 def test_a_key_is_never_shown_whatever_stands_around_it(
     before: str, secret: str, after: str
 ) -> None:
-    assert SECRET not in shown(read_config(f"{before}\n{secret}{after}"))
+    check_hidden(f"{before}\n{secret}{after}")
 
 
 _entries = st.dictionaries(

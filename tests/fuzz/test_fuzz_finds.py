@@ -38,6 +38,11 @@ def test_a_trailer_without_end_is_no_answer() -> None:
     assert told.failure is Failure.GARBAGE
 
 
+def test_an_answer_that_switches_protocols_is_said_to_do_that() -> None:
+    told = answered([b"HTTP/1.1 101 X\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n"])
+    assert told.detail == "it switches to another protocol"
+
+
 def test_control_characters_in_a_reason_do_not_reach_a_client(
     loop: asyncio.AbstractEventLoop,
 ) -> None:

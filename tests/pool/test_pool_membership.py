@@ -297,3 +297,12 @@ def test_a_backend_shows_what_matters_in_a_debugger(known: dict[str, str] | None
     health, circuit = Health(HealthRules(), lambda: 0.0), Circuit(CircuitRules(), 0.0)
     backend = Backend(spec("a"), health, circuit, 8)
     assert repr(backend) == "<Backend a auto checking in_flight=0>"
+
+
+def test_a_server_with_thousands_of_models_does_not_fill_the_log() -> None:
+    pool = new_pool()
+    backend = pool.add(spec("a"))
+    pool.told_models(backend, {f"m{number:04}": {} for number in range(4000)})
+    message = pool.events.last(1)[0].message
+    assert message.startswith("serves m0000, m0001, ")
+    assert message.endswith("m0019 and 3980 more")

@@ -112,6 +112,32 @@ async def test_of_many_requests_a_half_open_circuit_lets_one_through(
     assert circuit_of(router, "s0") is not CircuitState.CLOSED
 
 
+async def test_a_trial_has_succeeded_as_its_stream_begins(
+    start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
+) -> None:
+    slow, other = await start_sim(tokens_per_second=10.0), await start_sim()
+    router = await start_router(slow, other, failure_threshold=1, **CHECKS_RARELY)
+    prefer(router, "s0")
+    slow.inject(Fault.RESET, times=1)
+    await ask(http, router)
+    await until(lambda: circuit_of(router, "s0") is CircuitState.HALF_OPEN)
+    trial = asyncio.create_task(ask(http, router, stream=True, max_tokens=1000))
+    await until(lambda: circuit_of(router, "s0") is CircuitState.CLOSED)
+    assert not trial.done()
+    trial.cancel()
+    await until(lambda: router.pool.backends["s0"].in_flight == 0)
+
+
+async def test_a_route_that_a_server_lacks_is_not_held_against_it(
+    start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
+) -> None:
+    router = await start_router(await start_sim("llama.cpp"), failure_threshold=1)
+    request = {"model": "tiny", "input": "x"}
+    async with http.post(f"{router.url}/v1/embeddings", json=request) as response:
+        assert response.status == 501
+    assert circuit_of(router, "s0") is CircuitState.CLOSED
+
+
 async def test_a_trial_whose_client_leaves_decides_nothing_and_the_next_one_tries(
     start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
 ) -> None:
