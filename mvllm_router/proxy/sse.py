@@ -11,7 +11,9 @@ LONGEST_HELD = 65536
 _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _OVERLAP = max(map(len, _ENDS)) - 1  # bytes of an end that may have come before the rest of it
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_ERROR_EVENT = re.compile(rb'(?:^|[\r\n])data: ?\{ ?"error"')
+_ERROR_AT_END = re.compile(
+    rb'(?:^|[\r\n])data: ?\{ ?"error"[^\r\n]*[\r\n]*(?:data: ?\[DONE\][\r\n]*)?\Z'
+)
 _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,15})')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,15})')
 
@@ -96,7 +98,7 @@ def ends_in_error(tail: bytes) -> bool:
     Args:
         tail: its last events, whole ones; some servers send [DONE] after the error.
     """
-    return b'"error"' in tail and _ERROR_EVENT.search(tail) is not None
+    return b'"error"' in tail and _ERROR_AT_END.search(tail) is not None
 
 
 def usage(tail: bytes) -> tuple[int, int] | None:

@@ -46,7 +46,7 @@ class Decides:
         self.asked.append(trouble)
         return self.moves
 
-    def commit(self) -> None:
+    def commit(self, *, good: bool) -> None:
         self.commits += 1
 
 

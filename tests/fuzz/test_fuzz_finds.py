@@ -11,7 +11,7 @@ from fuzz_exchange import Case, Passed, pass_on
 from fuzz_fakes import answered
 
 from mvllm_router.config import ConfigError
-from mvllm_router.proxy import hidden
+from mvllm_router.proxy import hidden, sse
 from mvllm_router.proxy.failure import Failure
 from mvllm_router.proxy.inspect import with_model
 from mvllm_router.proxy.routes import relayed
@@ -82,6 +82,19 @@ def test_an_error_event_is_hidden_whatever_its_lines_end_with(end: bytes) -> Non
 
 def test_a_first_event_that_is_nested_without_end_is_no_error() -> None:
     check_judging(b'data: {"error": ' + b"[" * 5000 + b"\n\n", ended=True, moves=True)
+
+
+@pytest.mark.parametrize(
+    ("stream", "expected"),
+    [
+        (ERROR + b"\n\n", True),
+        (b"data: 1\n\n" + ERROR + b"\r\n\r\ndata: [DONE]\r\n\r\n", True),
+        (ERROR + b"\n\ndata: 1\n\n", False),
+        (ERROR + b"\n\ndata: 1\n\ndata: [DONE]\n\n", False),
+    ],
+)
+def test_an_error_event_counts_for_a_stream_only_at_its_end(stream: bytes, expected: bool) -> None:
+    assert sse.ends_in_error(stream) is expected
 
 
 @pytest.mark.parametrize(
