@@ -339,17 +339,19 @@ def start_mlx(launcher: Launcher, tmp_path: Path) -> Callable[[], EngineServer]:
 
 @pytest.fixture(scope="module")
 def strict_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], EngineServer]]:
-    """Gives a vLLM that refuses what would wait too long, and drains when it is told to stop.
+    """Gives a vLLM that takes eight requests at once, and drains when it is told to stop.
 
     The tests of a file share it; after one that has stopped it there is another.
     """
     launcher = Launcher(tmp_path_factory.mktemp("strict"))
-    # Seconds to drain: more than any test takes. Room for long answers.
-    extra = ("--max-num-queued-reqs", "4", "--shutdown-timeout", "120", "--max-model-len", "8192")
+    # "Queued" are also those that run. Seconds to drain: more than any test takes.
+    extra = ("--max-num-queued-reqs", "8", "--shutdown-timeout", "120", "--max-model-len", "8192")
+    command = vllm_command(4, (*extra, "--enable-log-requests"), MODEL)
+    command.environ["VLLM_SERVER_DEV_MODE"] = "1"  # for /abort_requests
 
     def get() -> EngineServer:
         if not launcher.servers or launcher.servers[-1].process.poll() is not None:
-            launcher.start(vllm_command(4, extra, MODEL))
+            launcher.start(command)
         return launcher.servers[-1]
 
     yield get

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 from load_kit import ENDLESS, PATIENCE, Call, Clients, SdkStream, engine_core, router_process
 from support import StartRouter, prefer, until
@@ -244,8 +245,8 @@ async def test_no_client_sees_that_a_vllm_is_full_while_another_server_has_room(
     prefer(router, "vllm")
     async with Clients(router.url, vllm.model) as clients:
         with held(engine_core(vllm.process.pid)):
-            calls = clients.ask_all(12, tokens=SHORT)
-            await until(lambda: backend.in_flight == 4 and moved(calls) == 8, timeout=PATIENCE)
+            calls = clients.ask_all(16, tokens=SHORT)
+            await until(lambda: backend.in_flight == 8 and moved(calls) == 8, timeout=PATIENCE)
         await clients.answered(*calls)
     assert all(call.is_whole for call in calls), calls
     assert set(backend.stats.retries) <= {"503", "503 in the first event"}
@@ -259,17 +260,41 @@ async def test_requests_beyond_what_a_vllm_takes_wait_in_the_router_and_are_neve
     strict_vllm: Callable[[], EngineServer], start_router: StartRouter
 ) -> None:
     vllm = await asyncio.to_thread(strict_vllm)
-    spec = ServerSpec(url=vllm.url, name="vllm", max_concurrent_requests=4)
+    spec = ServerSpec(url=vllm.url, name="vllm", max_concurrent_requests=8)
     router = await start_router(spec, request_timeout=PATIENCE, max_queue=100)
     backend = (await all_up(router))["vllm"]
     async with Clients(router.url, vllm.model) as clients:
         with held(engine_core(vllm.process.pid)):
-            calls = clients.ask_all(16, tokens=SHORT)
+            calls = clients.ask_all(20, tokens=SHORT)
             await until(lambda: router.dispatch.waiting == 12, timeout=PATIENCE)
-            assert backend.in_flight == 4
+            assert backend.in_flight == 8
         await clients.answered(*calls)
     assert all(call.is_whole and call.attempts == 1 for call in calls), calls
     assert not backend.stats.retries
+
+
+async def test_what_a_vllm_aborts_before_it_has_begun_is_answered_by_another(
+    strict_vllm: Callable[[], EngineServer],
+    llama_server: EngineServer,
+    start_router: StartRouter,
+    http: aiohttp.ClientSession,
+) -> None:
+    """What is aborted ends well for HTTP, and is empty. On SIGTERM that is one of its ways."""
+    vllm = await asyncio.to_thread(strict_vllm)
+    router = await start_router(*specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE)
+    backend = (await all_up(router))["vllm"]
+    added = vllm.log.read_text().count("Added request")
+    prefer(router, "vllm")
+    async with Clients(router.url, vllm.model) as clients:
+        with held(engine_core(vllm.process.pid)):
+            calls = clients.ask_all(8, tokens=SHORT)
+            await until_added(vllm, added + 8)
+            async with http.post(f"{vllm.url}/abort_requests", json={}) as answer:
+                assert (await answer.json())["aborted"] == 8
+            await clients.answered(*calls)
+    assert moved(calls) == 8, calls
+    assert backend.stats.retries == {"empty stream": 4, "aborted": 4}
+    await assert_nothing_in_flight(router)
 
 
 async def test_a_draining_vllm_finishes_its_streams_and_who_comes_is_moved_on_unseen(
