@@ -97,7 +97,7 @@ def violation(story: Story, world: World) -> str:
     """Return what the router did wrong, "" for nothing."""
     reading = story.reading
     if reading.seen is Seen.WRONG:
-        return reading.detail
+        return "" if _came_to_a_closed_door(story, world) else reading.detail
     if reading.seen in (Seen.COMPLETE, Seen.LEFT):
         return ""
     if _was_stopped(story, world) or _was_starved(story, world):
@@ -107,6 +107,11 @@ def violation(story: Story, world: World) -> str:
     if reading.first and _says_that_another_may_do(story):
         return _lost(story, world)
     return _broken(story, world)
+
+
+def _came_to_a_closed_door(story: Story, world: World) -> bool:
+    """Tell whether a client was on its way in when the stopping router ceased to listen."""
+    return story.status == 0 and _was_stopped(story, world)
 
 
 def _was_stopped(story: Story, world: World) -> bool:
