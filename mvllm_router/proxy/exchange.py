@@ -23,7 +23,7 @@ from mvllm_router.proxy.attempts import Trouble
 from mvllm_router.proxy.client import Client
 from mvllm_router.proxy.connection import Connection, Head
 from mvllm_router.proxy.failure import Failure
-from mvllm_router.proxy.verdict import Verdict, judge
+from mvllm_router.proxy.verdict import Verdict, how_it_ended, judge
 
 # The server lacks the route, not the strength: that tells nothing against it.
 NOT_IMPLEMENTED = 501
@@ -86,6 +86,7 @@ class Exchange:
         "_hide_errors",
         "_own_lines",
         "_request",
+        "_searched",
         "_trouble",
         "_unsent",
         "backend",
@@ -131,7 +132,8 @@ class Exchange:
         self._unsent = 0  # bytes of the request that the backend had not taken at the last look
         self._arrived = arrived
         self._end_is_marked = end_is_marked
-        self._held = b""
+        self._held = bytearray()  # of an answer that is not judged yet
+        self._searched = 0  # bytes of it in which no event ends
         self._cutter: sse.EventCutter | None = None  # set for a stream of events
 
     # --- from the backend's connection
@@ -145,7 +147,9 @@ class Exchange:
             return self._pass(b"", data, ended)
         self.head = head or self.head
         assert self.head is not None  # a connection hands the head on first
-        return self._begin(self.head, self._held + data if self._held else data, ended)
+        if self._held:
+            self._held += data
+        return self._begin(self.head, self._held or data, ended)
 
     def lost(self, failure: Failure, detail: str) -> None:
         """End without a (whole) answer."""
@@ -203,17 +207,20 @@ class Exchange:
 
     # --- deciding and passing on
 
-    def _begin(self, head: Head, data: bytes, ended: bool) -> None:
+    def _begin(self, head: Head, data: bytes | bytearray, ended: bool) -> None:
         is_stream = is_event_stream(head)
-        verdict, trouble, reason = judge(head.status, is_stream, data, ended, self._may_move)
+        verdict, trouble, reason = judge(
+            head.status, is_stream, data, ended, self._may_move, searched=self._searched
+        )
         if verdict is Verdict.HOLD:
-            self._held = data
+            self._held = bytearray(data) if data is not self._held else self._held
+            self._searched = len(data)
         elif verdict is Verdict.MOVE:
             self._leave_connection(ended)
             self._finish(Outcome(Result.MOVED, reason, trouble=trouble))
         else:
             self._trouble = trouble, reason
-            self._commit(head, data, ended, is_stream)
+            self._commit(head, bytes(data), ended, is_stream)
 
     def _may_move(self, trouble: Trouble) -> bool:
         return self._request.may_move(trouble, self.asked_to_wait)
@@ -229,7 +236,7 @@ class Exchange:
         good = self._trouble[0] is None and (status < 500 or status == NOT_IMPLEMENTED)
         self._request.commit(good=good)
         self.passing = True
-        self._held = b""
+        self._held.clear()
         if self._hide_errors and head.status >= 500:
             self._leave_connection(ended)
             head, data, ended, is_stream = *hidden.answer(head), True, False
@@ -257,8 +264,8 @@ class Exchange:
         if ended:
             self._leave_connection(ended)
             trouble, reason = self._trouble
-            if self._cutter is not None and sse.ends_in_error(self.client.tail()):
-                trouble, reason = Trouble.DIED, "error in the stream"
+            if self._cutter is not None and trouble is None:
+                trouble, reason = how_it_ended(self.client.tail())
             self._finish(Outcome(Result.ANSWERED, reason, trouble=trouble) if trouble else ANSWERED)
         return None
 

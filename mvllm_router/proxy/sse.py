@@ -12,8 +12,12 @@ _ENDS = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _OVERLAP = max(map(len, _ENDS)) - 1  # bytes of an end that may have come before the rest of it
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _ERROR_AT_END = re.compile(
-    rb'(?:^|[\r\n])data: ?\{ ?"error"[^\r\n]*[\r\n]*(?:data: ?\[DONE\][\r\n]*)?\Z'
+    rb'(?:^|[\r\n])data: ?\{ ?(?:"type": ?)?"error"[^\r\n]*[\r\n]*'
+    rb"(?:data: ?\[DONE\][\r\n]*)?\Z"
 )
+_FIRST_DATA = re.compile(rb"\s*(?:event:[^\r\n]{0,100}(?:\r\n|\r|\n))?(data:[^\r\n]*)")
+# The kinds of errors that messages (the API of Anthropic) have in the place of a status.
+_STATUS_OF_TYPE = {"overloaded_error": 503, "rate_limit_error": 429, "timeout_error": 504}
 _PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens"\s*:\s*(\d{1,15})')
 _COMPLETION_TOKENS = re.compile(rb'"(?:completion|output)_tokens"\s*:\s*(\d{1,15})')
 
@@ -74,21 +78,26 @@ def _last_end(data: bytes | bytearray, begin: int) -> int:
     return end
 
 
-def error_in_first_event(data: bytes) -> tuple[int, bytes] | None:
+def error_in_first_event(data: bytes | bytearray) -> tuple[int, bytes] | None:
     """Return (code, text) if the first event of `data` is an error and nothing else.
 
-    vLLM tells some clients that it is busy by a 200 whose only event says 503.
+    vLLM tells some clients that it is busy by a 200 whose only event says 503. The errors of
+    messages have a type and no code.
     """
-    event = data.lstrip()
-    if not event.startswith(b"data:") or b'"error"' not in event[:64]:
+    found = _FIRST_DATA.match(data)
+    if found is None or b'"error"' not in found[1][:64]:
         return None
-    line = re.split(rb"\r\n|\r|\n", event, maxsplit=1)[0]
+    line = bytes(found[1])
     try:
         document = json.loads(line[len(b"data:") :])
     except (ValueError, RecursionError):
         return None
     error = document.get("error") if isinstance(document, dict) else None
-    code = error.get("code") if isinstance(error, dict) else None
+    if not isinstance(error, dict):
+        return None
+    code, kind = error.get("code"), error.get("type")
+    if code is None and document.get("type") == "error" and isinstance(kind, str):
+        code = _STATUS_OF_TYPE.get(kind, 500)
     return (code, line) if isinstance(code, int) else None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 
 from mvllm_router.proxy.attempts import Trouble
-from mvllm_router.proxy.sse import LONGEST_HELD, error_in_first_event, has_event
+from mvllm_router.proxy.sse import LONGEST_HELD, ends_in_error, error_in_first_event, has_event
 
 # The server says that it is not able to take the request now, or something before it does.
 MOVES_ON = {
@@ -51,9 +51,11 @@ _PASS: Judgement = (Verdict.PASS, None, "")
 def judge(
     status: int,
     is_event_stream: bool,
-    data: bytes,
+    data: bytes | bytearray,
     ended: bool,
     may_move: Callable[[Trouble], bool],
+    *,
+    searched: int = 0,
 ) -> Judgement:
     """Return the verdict.
 
@@ -63,6 +65,7 @@ def judge(
         data: all of its body so far.
         ended: that is the whole body.
         may_move: asks for another attempt; it is called only when one is needed, at most once.
+        searched: so many bytes were there at the last call, which said HOLD.
     """
     if status in MOVES_ON:
         return _moved(MOVES_ON[status], str(status), may_move)
@@ -70,13 +73,25 @@ def judge(
     if status == 500:
         return _judge_500(data, may_move) if whole else _HOLD
     if status == 200 and is_event_stream:
-        return _judge_first_event(data, may_move) if whole or has_event(data) else _HOLD
+        return _judge_first_event(data, may_move) if whole or has_event(data, searched) else _HOLD
     if status == 200 and ended and _ABORTED in data:
         return _moved(Trouble.BROKEN, "aborted", may_move)
     return _PASS
 
 
-def _judge_first_event(data: bytes, may_move: Callable[[Trouble], bool]) -> Judgement:
+def how_it_ended(tail: bytes) -> tuple[Trouble | None, str]:
+    """Return what was wrong with a stream that began well and came to its end, if anything was.
+
+    Args:
+        tail: its last events, whole ones.
+    """
+    if ends_in_error(tail):
+        return Trouble.DIED, "error in the stream"
+    # vLLM was told to stop. Its clients see that by the same mark.
+    return (Trouble.BROKEN, "aborted") if _ABORTED in tail else (None, "")
+
+
+def _judge_first_event(data: bytes | bytearray, may_move: Callable[[Trouble], bool]) -> Judgement:
     if b"[DONE]" in data and _SAYS_NOTHING.match(data):
         return _moved(Trouble.BROKEN, "empty stream", may_move)
     error = error_in_first_event(data)
@@ -88,7 +103,7 @@ def _judge_first_event(data: bytes, may_move: Callable[[Trouble], bool]) -> Judg
     return _judge_500(text, may_move)
 
 
-def _judge_500(text: bytes, may_move: Callable[[Trouble], bool]) -> Judgement:
+def _judge_500(text: bytes | bytearray, may_move: Callable[[Trouble], bool]) -> Judgement:
     for mark, (trouble, reason) in _SAID_WITH_500.items():
         if mark in text:
             return _moved(trouble, reason, may_move)

@@ -88,7 +88,7 @@ class Core:
     def admit(self, job: Job) -> bool:
         """Whether the queue takes this job; if so it has its rank."""
         slots, most = self.state.slots, self.profile.max_queue
-        if most is not None and slots.full and slots.waiting >= most:
+        if most is not None and slots.running + slots.waiting >= most:
             self.state.rejected += 1
             return False
         job.rank = self.started % self.profile.engines

@@ -234,7 +234,7 @@ class SimEngine:
         Args:
             fault: what happens to them. REFUSE takes no `times`.
             times: how many requests; several injections are used up one after the other.
-            after_events: events that a stream sends before DROP, STALL or ENGINE_DEATH.
+            after_events: events that a stream sends before DROP, STALL, ENGINE_DEATH or ABORT.
             everywhere: hit requests of all paths, not only inference.
             seconds: how long SLOW takes.
 

@@ -23,6 +23,7 @@ class Fault(str, Enum):
     BUSY_IN_STREAM = "busy_in_stream"  # 200 event stream whose first event is the 503
     STALL = "stall"  # the stream goes silent and stays open
     ENGINE_DEATH = "engine_death"  # error event in mid-stream, then [DONE]
+    ABORT = "abort"  # vLLM told to stop: what runs ends well for HTTP, and says "abort"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Injection:
 
     Attributes:
         fault: what happens.
-        after_events: events that a stream sends before DROP, STALL or ENGINE_DEATH.
+        after_events: events that a stream sends before DROP, STALL, ENGINE_DEATH or ABORT.
         everywhere: not only inference requests, also health, metrics and the like.
         seconds: how long SLOW takes.
     """

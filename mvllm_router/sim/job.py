@@ -40,7 +40,7 @@ class Job:
     texts: list[str]
     prompt_tokens: int
     max_tokens: int
-    finish: Literal["length", "stop"]
+    finish: Literal["length", "stop", "abort"]
     stream: bool
     usage: bool
     answer: Answer
@@ -56,6 +56,11 @@ class Job:
     def left(self) -> int:
         """Tokens still to make."""
         return self.max_tokens - self.made
+
+    def abort(self) -> None:
+        """End here."""
+        self.max_tokens = self.made
+        self.finish = "abort"
 
     def text(self) -> str:
         """The answer so far, as it stands inside a JSON string."""

@@ -19,7 +19,8 @@ class Profile:
         slots: requests that run at once; the others wait first in, first out.
         tokens_per_second: speed of one request that runs alone; 0 is as fast as possible.
         prefill_seconds: time from getting a slot to the first token.
-        max_queue: vLLM only: with this many waiting, a further request gets 503. None: no limit.
+        max_queue: vLLM only: with this many that run or wait, a further request gets 503, as
+            with its --max-num-queued-reqs. None: no limit.
         engines: vLLM data-parallel ranks; each has its own gauge samples.
         loading_seconds: time after start in which no request is served; `math.inf` waits
             for `SimEngine.finish_loading()`.

@@ -15,7 +15,7 @@ from mvllm_router.sim.job import Job, Kind
 from mvllm_router.sim.wire import Sent, Wire, never
 
 _STATUS_FAULTS = (Fault.ERROR_500, Fault.DRAINING_500, Fault.BUSY_503, Fault.RATE_429)
-_STREAM_FAULTS = (Fault.DROP, Fault.STALL, Fault.ENGINE_DEATH)
+_STREAM_FAULTS = (Fault.DROP, Fault.STALL, Fault.ENGINE_DEATH, Fault.ABORT)
 _NO_FAULT = Injection(Fault.SLOW, seconds=0)
 
 
@@ -121,12 +121,14 @@ class Service:
         fault = injection.fault
         if fault in (Fault.BUSY_IN_STREAM, Fault.ENGINE_DEATH):
             raise Refused(self._dialect.fault_page(fault))
-        if self._dialect.keeps_work:
+        if fault is Fault.ABORT:
+            job.abort()
+        elif self._dialect.keeps_work:
             await self._watched(job)
         else:
             await self._work(job)
         await self._send(self._dialect.answer(job), wire, fault)
-        return True
+        return fault is not Fault.ABORT
 
     async def _work(self, job: Job) -> None:
         async with self._core.slot(job):
@@ -176,7 +178,7 @@ class Service:
                 left -= 1
         self._begin(job, wire)
         if breaks:
-            await self._break_off(wire, injection.fault)
+            await self._break_off(job, wire, injection.fault)
         return not breaks
 
     def _begin(self, job: Job, wire: Wire) -> None:
@@ -191,13 +193,25 @@ class Service:
             text = job.answer.escaped(before, job.made - before)
             yield self._dialect.token(job, text, last=not job.left)
 
-    async def _break_off(self, wire: Wire, fault: Fault) -> None:
+    async def _break_off(self, job: Job, wire: Wire, fault: Fault) -> None:
         if fault is Fault.DROP:
             await wire.cut()
         if fault is Fault.STALL:
             await never()
-        await wire.event(self._dialect.fault_event(fault))
+        if fault is Fault.ABORT:
+            await self._abort(job, wire)
+        else:
+            await wire.event(self._dialect.fault_event(fault))
         await wire.end()
+
+    async def _abort(self, job: Job, wire: Wire) -> None:
+        """What has said nothing yet does not even say that it was aborted."""
+        if job.made:
+            job.abort()
+            await wire.event(self._dialect.token(job, "", last=True))
+        else:
+            await wire.event(self._dialect.opening(job))
+        await wire.event(self._dialect.closing(job))
 
     # Faults
 

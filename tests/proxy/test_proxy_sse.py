@@ -13,6 +13,7 @@ import pytest
 from mvllm_router.proxy.sse import (
     LONGEST_HELD,
     EventCutter,
+    ends_in_error,
     error_in_first_event,
     has_event,
     usage,
@@ -193,6 +194,17 @@ def test_it_is_read_in_each_way_of_writing(data: bytes) -> None:
     assert found[0] == 503
 
 
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [("overloaded_error", 503), ("rate_limit_error", 429), ("internal_error", 500)],
+)
+@pytest.mark.parametrize("name", [b"", b"event: error\n", b"event: error\r\n"])
+def test_an_error_of_messages_has_a_type_for_its_code(kind: str, code: int, name: bytes) -> None:
+    line = b'data: {"type":"error","error":{"type":"%b","message":"m"}}' % kind.encode()
+    assert error_in_first_event(name + line + b"\n\n") == (code, line)
+    assert ends_in_error(name + line + b"\n\n")
+
+
 def content(text: str) -> bytes:
     return b"data: " + json.dumps({"choices": [{"delta": {"content": text}}]}).encode() + b"\n\n"
 
@@ -215,6 +227,7 @@ def content(text: str) -> bytes:
         b'data: "error"\n\n',
         content("hello") + BUSY,
         b": keepalive\n\n" + BUSY,
+        b'event: message_start\ndata: {"type":"message_start","message":{"error":null}}\n\n' + BUSY,
     ],
 )
 def test_what_only_looks_like_it_is_no_error_in_the_first_event(data: bytes) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from mvllm_router.proxy.attempts import Trouble
 from mvllm_router.proxy.sse import LONGEST_HELD
-from mvllm_router.proxy.verdict import Judgement, Verdict, judge
+from mvllm_router.proxy.verdict import Judgement, Verdict, how_it_ended, judge
 
 PASS = (Verdict.PASS, None, "")
 HOLD = (Verdict.HOLD, None, "")
@@ -214,3 +214,17 @@ def test_the_reasons_are_few_since_they_are_labels_of_a_metric() -> None:
             found = judge(status, status == 200, data, True, lambda _: True)
             reasons.add(found[2])
     assert len(reasons) <= 12
+
+
+@pytest.mark.parametrize("done", [b"", b"data: [DONE]\n\n"])
+def test_a_stream_that_its_server_aborted_on_the_way_is_no_success(done: bytes) -> None:
+    last = b'data: {"choices":[{"delta":{"content":""},"finish_reason":"abort"}]}\n\n'
+    assert how_it_ended(last + done) == (Trouble.BROKEN, "aborted")
+    said = last.replace(b'"content":""', b'"content":"\\"finish_reason\\":\\"abort\\""')
+    assert how_it_ended(said.replace(b'"abort"}', b'"stop"}') + done) == (None, "")
+
+
+def test_what_was_searched_for_an_event_is_not_searched_again() -> None:
+    begun = b"data: 1\n\n" + b"x" * 100
+    assert judge(200, True, begun, False, Decider(True), searched=len(begun)) == HOLD
+    assert judge(200, True, begun + b"\n\n", False, Decider(True), searched=len(begun)) == PASS

@@ -57,17 +57,25 @@ async def test_a_server_that_fails_requests_is_left_out_though_its_health_checks
     assert "open s0 circuit open: 3 of 3 requests failed" in events(router)
 
 
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [(Fault.ENGINE_DEATH, "error in the stream"), (Fault.ABORT, "aborted")],
+)
 async def test_streams_that_end_in_an_error_of_the_servers_own_count_against_it(
-    start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
+    fault: Fault,
+    reason: str,
+    start_router: StartRouter,
+    start_sim: StartSim,
+    http: aiohttp.ClientSession,
 ) -> None:
     engine = await start_sim()
     router = await start_router(engine, failure_threshold=3)
-    engine.inject(Fault.ENGINE_DEATH, times=3, after_events=2)
+    engine.inject(fault, times=3, after_events=2)
     for _ in range(3):
         _, _, text = await ask(http, router, stream=True)
         assert text.endswith("data: [DONE]\n\n")
     assert circuit_of(router, "s0") is CircuitState.OPEN
-    assert "error in the stream" in events(router)
+    assert reason in events(router)
 
 
 async def test_a_clients_mistakes_open_no_circuit(

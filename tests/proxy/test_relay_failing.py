@@ -215,6 +215,19 @@ async def test_a_request_whose_engine_died_gets_one_more_engine_and_no_third(
     assert engines[2].started == 0
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_what_a_server_aborts_before_it_has_said_anything_is_answered_by_another(
+    stream: bool, start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
+) -> None:
+    leaving, staying = await start_sim(), await start_sim()
+    router = in_order(await start_router(leaving, staying))
+    leaving.inject(Fault.ABORT, after_events=0)
+    async with post(http, router, stream=stream) as response:
+        assert response.headers["x-router-backend"] == "s1"
+        assert '"abort"' not in await response.text()
+    assert staying.served == 1
+
+
 async def test_a_500_may_be_the_requests_fault_and_is_not_run_elsewhere(
     start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
 ) -> None:

@@ -106,7 +106,7 @@ async def test_ranks_have_samples_after_the_first_request_only(
 
 
 async def test_full_vllm_queue_answers_503(client: aiohttp.ClientSession) -> None:
-    async with SimEngine(profile(slots=1, max_queue=1)) as engine:
+    async with SimEngine(profile(slots=1, max_queue=2)) as engine:
         engine.hold()
         tasks = [asyncio.ensure_future(post(client, engine.url)) for _ in range(2)]
         await engine.wait_for(lambda e: (e.running, e.waiting) == (1, 1))
