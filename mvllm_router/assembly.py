@@ -43,6 +43,5 @@ def limits(settings: Settings) -> Limits:
         first_byte_timeout=settings.first_byte_timeout,
         request_timeout=settings.request_timeout,
         max_retries=settings.max_retries,
-        max_body_size=settings.max_body_size,
         hide_errors=settings.hide_upstream_errors,
     )

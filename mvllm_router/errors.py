@@ -34,13 +34,25 @@ class RouterError(Exception):
     code: str | None = None
 
     def __init__(
-        self, message: str, *, param: str | None = None, retry_after: int | None = None
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        allow: str = "",
     ) -> None:
-        """Take the text for the client, the request field at fault, and seconds to wait."""
+        """Take the text for the client, and what else helps it.
+
+        Args:
+            param: the field of the request that is at fault.
+            retry_after: seconds to wait.
+            allow: the methods that the route takes, when it is the method that is wrong.
+        """
         super().__init__(message)
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.allow = allow
 
     def document(self) -> dict[str, dict[str, str | int | None]]:
         """Return the OpenAI-shaped error object; `code` falls back to the status."""

@@ -20,11 +20,11 @@ from mvllm_router.control.prober import Prober
 from mvllm_router.control.reload import FileWatch
 from mvllm_router.control.watches import Watches
 from mvllm_router.files import most_connections, raise_limit
+from mvllm_router.front.front import Front
 from mvllm_router.policies import Policy
 from mvllm_router.policies import make as make_policy
 from mvllm_router.pool import Pool
 from mvllm_router.proxy.dispatch import Dispatch
-from mvllm_router.proxy.front import Front
 from mvllm_router.proxy.relay import Relay
 from mvllm_router.tasks import cancel, repeat, spawn
 from mvllm_router.tls import Certificate, TlsError
@@ -105,7 +105,7 @@ class Router:
                 be used.
         """
         clients = most_connections(raise_limit())
-        self.front = Front(self.app.handle, self.pool.stats, clients)
+        self.front = Front(self.app, self.pool.stats, clients)
         self.front.adopt(self.config.settings)
         await self._listen()
         self.app.about = About(
@@ -148,7 +148,7 @@ class Router:
         self.relay.check_silence()
         self.dispatch.hand_over()
         header_timeout = self.config.settings.header_timeout
-        self.front.close_stuck(limits.request_timeout, header_timeout)
+        self.front.look(limits.request_timeout, header_timeout)
         shortest = min(
             limits.request_timeout, limits.first_byte_timeout or _SILENCE_TICK, header_timeout
         )

@@ -26,6 +26,7 @@ FLOORS = (
     {"config", "errors", "files", "histogram", "tasks", "logs", "tls"},
     {"pool"},
     {"policies", "engines", "auth", "cors"},
+    {"front"},
     {"proxy", "control"},
     {"api", "assembly"},
     {"server"},

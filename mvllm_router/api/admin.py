@@ -7,24 +7,21 @@ another site without asking first, and the router allows no such thing.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import web
-
-from mvllm_router.api.own import Asked, json_response
+from mvllm_router.api.own import Asked
 from mvllm_router.api.snapshot import backend_document
 from mvllm_router.config import ConfigDiff
 from mvllm_router.config.problems import Problem, did_you_mean, printable
-from mvllm_router.errors import BadRequest, NotFound, RouterError, SlowUpload, TooLarge
+from mvllm_router.errors import BadRequest, NotFound, RouterError, TooLarge
+from mvllm_router.front.request import Request
+from mvllm_router.front.response import Response, json_response
 from mvllm_router.pool import Backend, Pool
 
 _MAX_BODY = 64 * 1024  # bytes
-# Seconds in which a body has to be there.
-_PATIENCE = 10.0
 # Servers named in an error before it is cut short.
 _NAMED = 20
 # Characters of a client's text that an error repeats.
@@ -68,21 +65,21 @@ class Admin:
         self._pool = pool
         self._reload = reload
 
-    async def show(self, asked: Asked) -> web.Response:
+    async def show(self, asked: Asked) -> Response:
         """GET /router/backends/{name}: the server's entry of the snapshot."""
         return self._entry(self._backend(asked.name))
 
-    async def change(self, asked: Asked) -> web.Response:
+    async def change(self, asked: Asked) -> Response:
         """PATCH /router/backends/{name}: all that the body asks for, or nothing."""
-        changes = changes_of(await read_object(asked.request))
+        changes = changes_of(read_object(asked.request))
         backend = self._backend(asked.name)
         for change in changes:
             change(self._pool, backend.name)
         return self._entry(backend)
 
-    async def reload(self, asked: Asked) -> web.Response:
+    async def reload(self, asked: Asked) -> Response:
         """POST /router/reload: reads the file again, as SIGHUP does."""
-        _only_known(await read_object(asked.request), ())
+        _only_known(read_object(asked.request), ())
         reloaded = await self._reload()
         if reloaded.refused:
             raise ReloadRefused(reloaded)
@@ -90,7 +87,7 @@ class Admin:
             self._pool.events.add("reload", "", "configuration read again, nothing has changed")
         return json_response({"changed": changed_document(reloaded.changed)})
 
-    def _entry(self, backend: Backend) -> web.Response:
+    def _entry(self, backend: Backend) -> Response:
         return json_response(backend_document(self._pool, backend))
 
     def _backend(self, name: str) -> Backend:
@@ -147,37 +144,33 @@ def _only_known(document: Mapping[str, Any], known: Collection[str]) -> None:
             raise BadRequest(f"Unknown key `{_short(key)}`.{hint} Expected: {expected}")
 
 
-async def read_object(request: web.BaseRequest) -> dict[str, Any]:
-    """Read the JSON object that a change is asked by; no body at all is an empty one.
+def check_size(size: int) -> None:
+    """Refuse a body of so many bytes if that is too large for a change.
 
     Raises:
-        BadRequest, TooLarge, SlowUpload: the client's mistakes.
+        TooLarge: it is.
     """
-    if request.content_type != "application/json":
+    if size > _MAX_BODY:
+        raise TooLarge(f"The request body is larger than {_MAX_BODY} bytes.")
+
+
+def read_object(request: Request) -> dict[str, Any]:
+    """Return the JSON object that a change is asked by; no body at all is an empty one.
+
+    Raises:
+        BadRequest, TooLarge: the client's mistakes.
+    """
+    content_type = request.fields.get("content-type", "").partition(";")[0]
+    if content_type.strip().lower() != "application/json":
         raise BadRequest("A change needs the header `content-type: application/json`.")
+    check_size(request.size)
     try:
-        body = await asyncio.wait_for(_read(request), _PATIENCE)
-    except asyncio.TimeoutError:
-        raise SlowUpload(f"The request body did not come within {_PATIENCE:g} s.") from None
-    try:
-        document = json.loads(body) if body else {}
+        document = json.loads(request.body) if request.body else {}
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise BadRequest("The request body has to be a JSON object.")
     return document
-
-
-async def _read(request: web.BaseRequest) -> bytes:
-    too_large = TooLarge(f"The request body is larger than {_MAX_BODY} bytes.")
-    if (request.content_length or 0) > _MAX_BODY:
-        raise too_large
-    body = bytearray()
-    async for piece in request.content.iter_any():
-        body += piece
-        if len(body) > _MAX_BODY:
-            raise too_large
-    return bytes(body)
 
 
 # --- errors

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import logging
 import time
-from urllib.parse import urlsplit
-
-from aiohttp import web
 
 from mvllm_router import __version__
-from mvllm_router.api.admin import Admin, Reload
+from mvllm_router.api.admin import Admin, Reload, check_size
 from mvllm_router.api.health import health_document, server_models_document
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.metrics import CONTENT_TYPE, metrics_text, registry
 from mvllm_router.api.models import model_document, models_document
-from mvllm_router.api.own import Asked, Own, OwnRoutes, WrongMethod, json_response, showing
+from mvllm_router.api.own import Asked, Own, OwnRoutes, showing
 from mvllm_router.api.snapshot import About, snapshot_document
-from mvllm_router.auth import ANYBODY, Caller, Gate
+from mvllm_router.auth import ANYBODY, Gate
 from mvllm_router.config import Settings
 from mvllm_router.errors import NoBackend, NotFound, RouterError
+from mvllm_router.front.request import Request
+from mvllm_router.front.response import Response, error_response, json_response
 from mvllm_router.pool import Pool
 from mvllm_router.proxy.ask import new_request_id
-from mvllm_router.proxy.front import client_address, error_response
 from mvllm_router.proxy.headers import usable_request_id
 from mvllm_router.proxy.relay import Relay
-from mvllm_router.proxy.routes import relayed
+from mvllm_router.proxy.routes import Route, relayed
 
 log = logging.getLogger(__name__)
 
@@ -66,52 +64,76 @@ class App:
             "/router/reload": Own(writes={"POST": admin.reload}),
         }
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request; an error of the router's own becomes its OpenAI-shaped answer."""
-        path = _path(request.raw_path)
-        request_id = usable_request_id(request.headers.get("x-request-id")) or new_request_id()
-        begun = time.monotonic()
-        try:
-            own = self.own.find(path)
-            if own is not None:
-                return _marked(await self._own_answer(request, path, *own), request_id)
-            caller = self.gate.check(path, request.headers)
-            route = relayed(path)
-            if route is None:
-                raise NotFound(f"There is no route {request.method} {path[:200]}.")
-            assert caller is not None  # no relayed path is open
-            return await self.relay.serve(request, route, request_id, caller)
-        except RouterError as error:
-            known = relayed(path)
-            seconds = time.monotonic() - begun
-            self.pool.stats.finished(known.label if known else "other", error.status, seconds)
-            log.log(
-                logging.DEBUG if error.status < 500 else logging.WARNING,
-                "%s %s %s %s -> %d %s",
-                request_id,
-                client_address(request),
-                request.method,
-                path[:200],
-                error.status,
-                error.message,
-            )
-            response = error_response(error)
-            if isinstance(error, WrongMethod):
-                response.headers["allow"] = error.allow
-            return _marked(response, request_id)
+    def opened(self, request: Request) -> None:
+        """Learn who asks, before the body is there: it need not come from a stranger."""
+        given = request.fields.raw_value(b"x-request-id")
+        request.id = (usable_request_id(given) if given else None) or new_request_id()
+        route = self._relayed(request.path)
+        if route is not None:
+            request.label = route.label
+            self.pool.stats.in_flight += 1
+        if request.error is None:
+            try:
+                self._let_in(request)
+            except RouterError as error:
+                request.error = error
 
-    async def _own_answer(
-        self, request: web.BaseRequest, path: str, route: Own, name: str
-    ) -> web.StreamResponse:
-        caller: Caller | None = ANYBODY
-        if request.method in route.writes:
-            self.gate.check_admin(request.headers)
+    def _relayed(self, path: str) -> Route | None:
+        return relayed(path) if self.own.find(path) is None else None
+
+    def _let_in(self, request: Request) -> None:
+        own = self.own.find(request.path)
+        if own is not None and request.method in own[0].writes:
+            self.gate.check_admin(request.fields)
+            check_size(request.announced)
         else:
-            caller = self.gate.check(path, request.headers)
-        handler = route.handler(request.method, path)
-        return await handler(Asked(request, name, caller))
+            request.caller = self.gate.check(request.path, request.fields)
 
-    async def _health(self, asked: Asked) -> web.Response:
+    def ended(self, request: Request, *, client_left: bool) -> None:
+        """Forget a request that was opened."""
+        if request.label:
+            self.pool.stats.in_flight -= 1
+            if client_left:
+                self.pool.stats.client_left[request.label] += 1
+
+    async def answer(self, request: Request) -> Response | None:
+        """Answer one request; an error of the router's own becomes its OpenAI-shaped answer."""
+        try:
+            if request.error is not None:
+                raise request.error
+            own = self.own.find(request.path)
+            if own is not None:
+                route, name = own
+                handler = route.handler(request.method, request.path)
+                response = await handler(Asked(request, name, request.caller))
+                response.headers["x-request-id"] = request.id
+                return response
+            relayed_route = relayed(request.path)
+            if relayed_route is None:
+                raise NotFound(f"There is no route {request.method} {request.path[:200]}.")
+            await self.relay.serve(request, relayed_route)
+        except RouterError as error:
+            return self._refusal(request, error)
+        return None
+
+    def _refusal(self, request: Request, error: RouterError) -> Response:
+        seconds = time.monotonic() - request.arrived
+        self.pool.stats.finished(request.label or "other", error.status, seconds)
+        log.log(
+            logging.DEBUG if error.status < 500 else logging.WARNING,
+            "%s %s %s %s -> %d %s",
+            request.id,
+            request.address,
+            request.method,
+            request.path[:200],
+            error.status,
+            error.message,
+        )
+        response = error_response(error)
+        response.headers["x-request-id"] = request.id
+        return response
+
+    async def _health(self, asked: Asked) -> Response:
         detailed = asked.caller is not None
         return json_response(health_document(self.pool, self.settings, detailed=detailed))
 
@@ -119,38 +141,23 @@ class App:
         status = "draining" if self.draining else "running"
         return {"service": "mvllm-router", "version": __version__, "status": status}
 
-    async def _ready(self, asked: Asked) -> web.Response:
+    async def _ready(self, asked: Asked) -> Response:
         ready = not self.draining and bool(self.pool.candidates(None))
         if ready:
             return json_response({"status": "ready"})
         why = "The router is stopping." if self.draining else "No server can take a request."
         return error_response(NoBackend(why, retry_after=2))
 
-    async def _metrics(self, asked: Asked) -> web.Response:
-        return web.Response(
-            body=metrics_text(self._registry), headers={"Content-Type": CONTENT_TYPE}
-        )
+    async def _metrics(self, asked: Asked) -> Response:
+        return Response(metrics_text(self._registry), headers={"content-type": CONTENT_TYPE})
 
-    async def _models(self, asked: Asked) -> web.Response:
+    async def _models(self, asked: Asked) -> Response:
         return json_response(models_document(self.pool, asked.caller or ANYBODY))
 
-    async def _model(self, asked: Asked) -> web.Response:
+    async def _model(self, asked: Asked) -> Response:
         return json_response(model_document(self.pool, asked.name, asked.caller or ANYBODY))
 
     def _snapshot(self) -> dict[str, object]:
         waiting = self.relay.dispatch.waiting
         keys = self.gate.holders
         return snapshot_document(self.pool, self.about, waiting, self.draining, keys)
-
-
-def _path(target: str) -> str:
-    """Return the path of a request target, also of one in absolute form."""
-    if not target.startswith("/"):
-        target = urlsplit(target).path or "/"
-    return target.partition("?")[0]
-
-
-def _marked(response: web.StreamResponse, request_id: str) -> web.StreamResponse:
-    response.headers["x-request-id"] = request_id
-    response.headers["server"] = "mvllm-router"
-    return response

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from aiohttp import web
-
 from mvllm_router.auth import Caller
 from mvllm_router.errors import MethodNotAllowed
+from mvllm_router.front.request import Request
+from mvllm_router.front.response import Response, json_response
 
 _READING = ("GET", "HEAD")
 
@@ -23,20 +22,12 @@ class Asked:
     it. `caller` is None for a client that came in only because the path is open.
     """
 
-    request: web.BaseRequest
+    request: Request
     name: str
     caller: Caller | None
 
 
-Handler = Callable[[Asked], Awaitable[web.StreamResponse]]
-
-
-class WrongMethod(MethodNotAllowed):
-    """A route was asked by a method that it does not take; `allow` lists those that it takes."""
-
-    def __init__(self, message: str, allow: str) -> None:
-        super().__init__(message)
-        self.allow = allow
+Handler = Callable[[Asked], Awaitable[Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +45,12 @@ class Own:
         """Return what answers `method`.
 
         Raises:
-            WrongMethod: nothing does; `path` is named in the message.
+            MethodNotAllowed: nothing does; `path` is named in the message.
         """
         found = self.read if method in _READING else self.writes.get(method)
         if found is None:
             allow = ", ".join(self.methods)
-            raise WrongMethod(f"{path[:200]} takes {allow}, not {method}.", allow)
+            raise MethodNotAllowed(f"{path[:200]} takes {allow}, not {method}.", allow=allow)
         return found
 
 
@@ -87,15 +78,7 @@ class OwnRoutes:
 def showing(document: Callable[[], object]) -> Own:
     """Return a route that shows a document as JSON."""
 
-    async def read(asked: Asked) -> web.Response:
+    async def read(asked: Asked) -> Response:
         return json_response(document())
 
     return Own(read)
-
-
-def json_response(document: object) -> web.Response:
-    return web.Response(
-        body=json.dumps(document, ensure_ascii=False).encode(),
-        content_type="application/json",
-        charset="utf-8",
-    )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
+from mvllm_router.front.forwarded import FORWARDED_FOR, forwarded_for
+from mvllm_router.front.request import RawHeaders
 
 # They belong to one connection (RFC 9110, section 7.6.1), not to the message.
 HOP_BY_HOP = frozenset(
@@ -66,10 +67,9 @@ _NOT_TO_CLIENTS = (
         b"x-router-attempts",
     }
 )
-_FORWARDED_FOR = b"x-forwarded-for"
 _STREAM_HEADERS = frozenset((b"x-accel-buffering", b"cache-control"))
 
-_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+_REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
 def named_by_connection(headers: RawHeaders) -> frozenset[bytes]:
@@ -92,15 +92,10 @@ def to_backend(headers: RawHeaders, proxy: str | None = None) -> bytes:
     if proxy is None:
         return _lines(headers, _barred(_NOT_FROM_CLIENTS, headers))
     barred = _barred(_NOT_TO_BACKENDS, headers)
-    chain = [] if _FORWARDED_FOR in barred else [forwarded_for(headers)]
+    chain = [] if FORWARDED_FOR in barred else [forwarded_for(headers)]
     chain = [*filter(None, chain), proxy.encode("ascii")]
-    lines = _lines(headers, barred | {_FORWARDED_FOR})
+    lines = _lines(headers, barred | {FORWARDED_FOR})
     return lines + b"x-forwarded-for: %b\r\n" % b", ".join(chain)
-
-
-def forwarded_for(headers: RawHeaders) -> bytes:
-    """Return the addresses in X-Forwarded-For, in one line."""
-    return b", ".join(value for name, value in headers if name.lower() == _FORWARDED_FOR)
 
 
 def without(lines: bytes, names: frozenset[bytes]) -> bytes:
@@ -137,6 +132,6 @@ def _lines(headers: RawHeaders, barred: Iterable[bytes]) -> bytes:
     )
 
 
-def usable_request_id(text: str | None) -> str | None:
+def usable_request_id(given: bytes) -> str | None:
     """Return a client's request id if it can stand in a header and a log, else None."""
-    return text if text and _REQUEST_ID.fullmatch(text) else None
+    return given.decode("ascii") if _REQUEST_ID.fullmatch(given) else None

@@ -8,13 +8,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aiohttp import web
-
-from mvllm_router.auth import Caller
 from mvllm_router.errors import AttemptsFailed, ModelNotFound, NoBackend, Silence
+from mvllm_router.front.request import Request
 from mvllm_router.pool import Backend, Lease, Pool
 from mvllm_router.proxy import sse
-from mvllm_router.proxy.ask import Ask, for_backend, read_ask
+from mvllm_router.proxy.ask import Ask, for_backend
 from mvllm_router.proxy.attempts import Attempts, Trouble
 from mvllm_router.proxy.budget import RetryBudget
 from mvllm_router.proxy.connection import Connection
@@ -22,7 +20,6 @@ from mvllm_router.proxy.connections import CannotConnect, Connections
 from mvllm_router.proxy.dispatch import RETRY_AFTER, Dispatch
 from mvllm_router.proxy.exchange import NOT_IMPLEMENTED, Exchange, Outcome, Result, failed
 from mvllm_router.proxy.failure import Failure
-from mvllm_router.proxy.front import SENT, SENT_AND_CLOSE
 from mvllm_router.proxy.routes import Route
 from mvllm_router.tasks import happens
 
@@ -31,13 +28,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Limits:
-    """What a request may take; reloads change it. Seconds, bytes, and attempts after the first."""
+    """What a request may take; reloads change it. Seconds, and attempts after the first."""
 
     connect_timeout: float = 5.0
     first_byte_timeout: float = 300.0
     request_timeout: float = 300.0
     max_retries: int = 3
-    max_body_size: int = 64 * 1024 * 1024
     hide_errors: bool = False
 
 
@@ -63,7 +59,7 @@ class Serving:
 
         Other answers are counted as they end, since they may break off before.
         """
-        self.ask.release_body()
+        self.ask.request.release()
         lease = self.lease
         if good and lease is not None and not lease.backend.circuit.is_closed:
             self.pool.request_succeeded(lease.backend, lease.began)
@@ -81,58 +77,35 @@ class Relay:
         self._connections: dict[Backend, Connections] = {}
         self._stopping = asyncio.Event()
 
-    async def serve(
-        self, request: web.BaseRequest, route: Route, request_id: str, caller: Caller
-    ) -> web.StreamResponse:
-        """Answer a request for a relayed route, as far as `caller` may have it.
+    async def serve(self, request: Request, route: Route) -> None:
+        """Answer a request for a relayed route; afterwards its `keep_alive` is what came of it.
 
         Raises:
             RouterError: nothing has gone out, and the router has to answer itself.
         """
-        arrived = time.monotonic()
-        stats = self.pool.stats
-        stats.in_flight += 1
-        try:
-            ask = await read_ask(
-                request,
-                route,
-                request_id,
-                arrived,
-                max_body_size=self.limits.max_body_size,
-                patience=self.limits.request_timeout,
-                caller=caller,
-            )
-            try:
-                return await self._admitted(ask)
-            finally:
-                ask.release_body()
-        except asyncio.CancelledError:
-            stats.client_left[route.label] += 1
-            raise
-        finally:
-            stats.in_flight -= 1
-
-    async def _admitted(self, ask: Ask) -> web.StreamResponse:
+        transport = request.connection.transport
+        if transport is None:  # it left before we began
+            raise asyncio.CancelledError
+        ask = Ask(request, route, transport)
         ask.caller.admit(ask.model)
         try:
-            return await self._answer(ask)
+            await self._answer(ask)
         finally:
             ask.caller.release()
 
-    async def _answer(self, ask: Ask) -> web.StreamResponse:
+    async def _answer(self, ask: Ask) -> None:
         self.budget.request()
         try:
-            return await self._attempts(ask)
+            await self._attempts(ask)
         except Exception:
             if not ask.client.begun:
                 raise  # it is answered with an error
             log.exception("a request failed inside the router after its answer had begun")
             ask.client.transport.abort()
-            return SENT_AND_CLOSE
 
     # --- attempts
 
-    async def _attempts(self, ask: Ask) -> web.StreamResponse:
+    async def _attempts(self, ask: Ask) -> None:
         attempts = Attempts(ask.model, self.dispatch, self.budget, self.limits.max_retries)
         serving = Serving(ask, attempts, self.pool)
         while True:
@@ -145,7 +118,8 @@ class Relay:
             finally:
                 lease.release()
             if exchange is not None and outcome.result in (Result.ANSWERED, Result.BROKEN):
-                return self._finished(ask, exchange, outcome, attempts.count)
+                self._finished(ask, exchange, outcome, attempts.count)
+                return
             self._note_failure(attempts, ask, lease.backend, outcome)
             if outcome.result is Result.FAILED:
                 self._go_on_or_raise(attempts, outcome)
@@ -181,7 +155,7 @@ class Relay:
         attempts.failures.append(outcome.reason)
         log.info(
             "%s: attempt %d at %s failed: %s",
-            ask.request_id,
+            ask.request.id,
             attempts.count,
             backend.name,
             outcome.describe(),
@@ -205,16 +179,17 @@ class Relay:
 
     def _exchange(self, serving: Serving, backend: Backend) -> Exchange:
         ask = serving.ask
+        permit = ask.request.permit
         own_lines = (
-            f"x-request-id: {ask.request_id}\r\nx-router-backend: {backend.name}\r\n"
+            f"x-request-id: {ask.request.id}\r\nx-router-backend: {backend.name}\r\n"
             f"x-router-attempts: {serving.attempts.count}\r\n"
         )
         return Exchange(
             ask.client,
             backend,
-            own_lines.encode("latin-1") + ask.cors_lines,
+            own_lines.encode("latin-1") + (permit.lines if permit else b""),
             serving,
-            arrived=ask.arrived,
+            arrived=ask.request.arrived,
             end_is_marked=ask.route.end_is_marked,
             hide_errors=self.limits.hide_errors,
         )
@@ -232,14 +207,14 @@ class Relay:
             raise _stopped()
         exchange.connection = connection
         self.active.add(exchange)
-        ask.front.attach(exchange)
+        ask.request.connection.attach(exchange)
         try:
             ask.leave_if_gone()
             head, body = for_backend(ask, backend, connections)
             connection.send(head, body, exchange, is_head=ask.client.is_head)
             return await exchange.done
         finally:
-            ask.front.detach()
+            ask.request.connection.detach()
             self.active.discard(exchange)
             exchange.abandon()  # does nothing after a whole answer
 
@@ -267,12 +242,10 @@ class Relay:
         elif outcome.result is Result.ANSWERED:
             pool.request_succeeded(backend, lease.began)
 
-    def _finished(
-        self, ask: Ask, exchange: Exchange, outcome: Outcome, attempts: int
-    ) -> web.StreamResponse:
+    def _finished(self, ask: Ask, exchange: Exchange, outcome: Outcome, attempts: int) -> None:
         assert exchange.head is not None
         backend, head = exchange.backend, exchange.head
-        seconds = time.monotonic() - ask.arrived
+        seconds = time.monotonic() - ask.request.arrived
         stats = backend.stats
         stats.requests[head.status] += 1
         stats.duration.observe(seconds)
@@ -284,9 +257,9 @@ class Relay:
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "%s %s %s %s -> %s %d %s in %.3f s, attempt %d",
-                ask.request_id,
-                ask.address,
-                ask.method,
+                ask.request.id,
+                ask.request.address,
+                ask.request.method,
                 ask.route.path,
                 backend.name,
                 head.status,
@@ -294,7 +267,7 @@ class Relay:
                 seconds,
                 attempts,
             )
-        return SENT if ask.client.keep_alive else SENT_AND_CLOSE
+        ask.request.keep_alive = ask.client.keep_alive
 
     # --- connections
 

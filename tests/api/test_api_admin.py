@@ -14,7 +14,6 @@ import pytest
 from support import StartRouter, StartSim, chat, prefer, until
 from wire import Client
 
-from mvllm_router.api import admin
 from mvllm_router.config import ServerSpec, load
 from mvllm_router.server import Router
 from mvllm_router.sim.engine import SimEngine
@@ -311,11 +310,9 @@ async def test_a_body_that_is_no_http_is_a_400(start_router: StartRouter) -> Non
         assert b" 400 " in (await client.head()).splitlines()[0]
 
 
-async def test_a_body_that_does_not_come_is_a_408(
-    start_router: StartRouter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(admin, "_PATIENCE", 0.02)
-    router = await start_router(ServerSpec(url="http://127.0.0.1:9", name="s0"))
+async def test_a_body_that_does_not_come_is_a_408(start_router: StartRouter) -> None:
+    spec = ServerSpec(url="http://127.0.0.1:9", name="s0")
+    router = await start_router(spec, request_timeout=0.1)
     async with Client(router.url) as client:
         client.send(PATCH_HEAD + b'content-length: 18\r\n\r\n{"state": ')
         assert b" 408 " in (await client.head()).splitlines()[0]

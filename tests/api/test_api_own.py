@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from aiohttp import web
 
-from mvllm_router.api.own import Asked, Own, OwnRoutes, WrongMethod
+from mvllm_router.api.own import Asked, Own, OwnRoutes
+from mvllm_router.errors import MethodNotAllowed
+from mvllm_router.front.response import Response
 
 
-async def read(asked: Asked) -> web.Response:
+async def read(asked: Asked) -> Response:
     raise AssertionError("nobody asks")
 
 
-async def write(asked: Asked) -> web.Response:
+async def write(asked: Asked) -> Response:
     raise AssertionError("nobody asks")
 
 
@@ -62,6 +63,6 @@ def test_reading_and_changing_have_handlers_of_their_own() -> None:
 def test_other_methods_are_refused_with_those_that_are_taken(
     route: Own, method: str, allow: str
 ) -> None:
-    with pytest.raises(WrongMethod, match=f"^/x takes {allow}, not {method}.$") as caught:
+    with pytest.raises(MethodNotAllowed, match=f"^/x takes {allow}, not {method}.$") as caught:
         route.handler(method, "/x")
     assert caught.value.allow == allow

@@ -39,6 +39,10 @@ class Reading:
     done_after_error: bool = False
 
 
+# As if the engine had said that another one may do.
+_ABORTED_AT_ONCE = Reading(Seen.BROKEN, "aborted", code="503", first=True)
+
+
 def wrong(detail: str) -> Reading:
     return Reading(Seen.WRONG, detail)
 
@@ -60,6 +64,8 @@ def read_whole(body: bytes, expected: str, *, cut: bool) -> Reading:
         (choice,) = json.loads(body)["choices"]
     except (ValueError, KeyError, TypeError):
         return wrong(f"200 with a body that is no answer: {body[:200]!r}")
+    if choice.get("finish_reason") == "abort":
+        return _ABORTED_AT_ONCE
     text = choice["message"]["content"] if "message" in choice else choice["text"]
     return Reading(Seen.COMPLETE) if text == expected else wrong(_differs(text, expected))
 
@@ -94,6 +100,10 @@ def read_stream(body: bytes, expected: str, *, cut: bool, left: bool = False) ->
         return wrong(f"{how} without [DONE] or an error after {len(events)} events, {rest[:80]!r}")
     if end != "[DONE]":
         return _broken(end, after, first=not number)
+    if not text and expected and not after:
+        return _ABORTED_AT_ONCE
+    if not after and '"finish_reason":"abort"' in parts[-2]:
+        return Reading(Seen.BROKEN, "aborted", done_after_error=True)
     if after or text != expected:
         return wrong(f"[DONE] comes too early: {after[:1]!r} {_differs(text, expected)}")
     return Reading(Seen.COMPLETE)

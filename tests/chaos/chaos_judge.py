@@ -10,6 +10,8 @@ from chaos_schedule import KINDS, Kind
 from chaos_wishes import Wish
 
 # A vLLM that stops, and one whose engine has died, say so with a 500.
+# Kinds of trouble after which an engine ends its stream as if all were well.
+_SAYS_DONE = ("death", "abort")
 _ENGINE_ENDED = ("after shutdown", "EngineCore encountered an issue")
 _AFTER_STALL = 2.0  # seconds
 _BEFORE = 0.3  # seconds by which the beginning of a trouble may be noted too late
@@ -140,7 +142,7 @@ def _broken(story: Story, world: World) -> str:
     kinds = list(world.met(story.backend, story.begin, story.end))
     if not any(kind.breaks for kind in kinds):
         return f"{story.backend} was well, and its answer broke off: {story.reading.detail}"
-    if story.reading.done_after_error and not any(kind.name == "death" for kind in kinds):
+    if story.reading.done_after_error and not any(kind.name in _SAYS_DONE for kind in kinds):
         return "an error of the router's own ends with [DONE]"
     return ""
 

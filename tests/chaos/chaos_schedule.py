@@ -41,6 +41,7 @@ _KINDS = (
     Kind("drop", "drop", breaks=True),
     Kind("stall", "stall", breaks=True, silent=True),
     Kind("death", "engine_death", breaks=True, fails=True),
+    Kind("abort", "abort", breaks=True, fails=True),
     Kind("error_500", "error_500", fails=True),
     Kind("draining_500", "draining_500", fails=True),
     Kind("busy_503", "busy_503"),

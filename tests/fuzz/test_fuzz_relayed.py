@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from support import config_of
 
 from mvllm_router.config import ServerSpec
-from mvllm_router.proxy import front
+from mvllm_router.front import connection as front
 from mvllm_router.server import Router
 
 # A server puts the id of the request in its place, which is as long.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from support import config_of
 
 from mvllm_router.config import ServerSpec
-from mvllm_router.proxy import front
+from mvllm_router.front import connection as front
 from mvllm_router.server import Router
 
 JSON_BODY = b'{"model":"tiny","x":[1,2]}'
@@ -177,7 +177,6 @@ class Bench:
         await self.router.start()
         await self.router.watches.checked()
         assert self.router.pool.backends["s0"].is_up
-        self.router.front._kwargs["lingering_time"] = 0.2
 
     async def stop(self) -> None:
         await self.router.stop(drain_timeout=2)
@@ -241,6 +240,7 @@ def _port(message: Message) -> int:
 def bench() -> Iterator[Bench]:
     patch = pytest.MonkeyPatch()
     patch.setattr(front, "KEEP_ALIVE", 0.2)
+    patch.setattr(front, "LINGER", 0.2)
     loop, faults = asyncio.new_event_loop(), Faults()
     logging.getLogger().addHandler(faults)
     bench = Bench(loop, faults)

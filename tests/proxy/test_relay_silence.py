@@ -98,7 +98,7 @@ async def test_a_prompt_is_not_kept_once_its_answer_has_begun(
         client.post(json.dumps(chat(stream=True, max_tokens=100)).encode())
         await client.until(b"data: ")
         (exchange,) = router.relay.active
-        assert exchange._request.ask.body == b""  # type: ignore[attr-defined]
+        assert exchange._request.ask.request.body == b""  # type: ignore[attr-defined]
     await until(lambda: router.pool.stats.in_flight == 0)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from http import HTTPStatus
 from typing import cast
 
-from mvllm_router.errors import OutOfConnections, RouterError
+from mvllm_router.errors import OutOfConnections
+from mvllm_router.front.response import last_words
 
 # Connections that wait for their client to take the answer and close. Each is a file.
 _MOST_LINGERING = 16
@@ -19,28 +19,13 @@ _PASSED_OVER = 65536
 _RETRY_AFTER = 2
 
 
-def raw_answer(error: RouterError) -> bytes:
-    """Return a whole answer that ends its connection, for a client whose request was not read."""
-    body = error.body()
-    lines = [
-        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
-        "content-type: application/json; charset=utf-8",
-        f"content-length: {len(body)}",
-        "server: mvllm-router",
-        "connection: close",
-        *([f"retry-after: {error.retry_after}"] if error.retry_after is not None else []),
-    ]
-    return "\r\n".join([*lines, "", ""]).encode("ascii") + body
-
-
 class Refusals:
     """Refuses connections without reading what they ask."""
 
     def __init__(self) -> None:
-        error = OutOfConnections(
+        self._error = OutOfConnections(
             "The router has as many connections as it may.", retry_after=_RETRY_AFTER
         )
-        self._answer = raw_answer(error)
         # When each came, in monotonic seconds; the oldest first.
         self._lingering: OrderedDict[asyncio.Transport, float] = OrderedDict()
 
@@ -52,7 +37,7 @@ class Refusals:
         """Answer, and let the client close: if we did, with its request unread, that would be a
         reset, which can overtake the answer.
         """
-        transport.write(self._answer)
+        transport.write(last_words(self._error))
         if not transport.can_write_eof():  # TLS
             return transport.close()
         transport.write_eof()

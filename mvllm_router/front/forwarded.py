@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
+FORWARDED_FOR = b"x-forwarded-for"
 # Addresses are looked up for each request, and there are few proxies.
 _REMEMBERED = 1024
 # Proxies in a row that are looked back on; a client can write any number of addresses.
@@ -42,6 +43,11 @@ class TrustedProxies:
                 break
             known = str(parsed)
         return known
+
+
+def forwarded_for(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return the addresses in X-Forwarded-For, in one line."""
+    return b", ".join(value for name, value in headers if name.lower() == FORWARDED_FOR)
 
 
 def _parsed(address: str) -> IPv4Address | IPv6Address | None:

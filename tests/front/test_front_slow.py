@@ -6,15 +6,11 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NoReturn, cast
 
-import aiohttp
 import pytest
 from support import StartRouter, StartSim, until
 from wire import Client, RawClient, Scripted, Seen, answer, replies
 
-from mvllm_router.proxy import ask
-from mvllm_router.proxy.front import FrontConnection
 from mvllm_router.server import Router
 
 BODY = b'{"model":"tiny"}'
@@ -42,13 +38,13 @@ class Looks:
 
     def __init__(self, router: Router) -> None:
         self.count = 0
-        look = router.front.close_stuck
+        look = router.front.look
 
         def counting(patience: float, header_timeout: float) -> None:
             look(patience, header_timeout)
             self.count += 1
 
-        router.front.close_stuck = counting  # type: ignore[method-assign]
+        router.front.look = counting  # type: ignore[method-assign]
 
     async def more(self, looks: int) -> None:
         before = self.count
@@ -131,19 +127,6 @@ async def test_the_body_has_its_own_time(start_router: StartRouter) -> None:
             assert (await client.answer())[0].startswith(b"HTTP/1.1 200")
 
 
-async def test_a_connection_that_nobody_reads_any_more_is_closed(
-    start_router: StartRouter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def stumble(*_: object) -> NoReturn:
-        raise ValueError("on purpose")
-
-    router = await start_router(header_timeout=QUICK)
-    monkeypatch.setattr(router.front, "request_factory", stumble)
-    async with Client(router.url) as client:
-        client.send(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
-        assert await client.rest() == b""
-
-
 async def test_the_time_for_a_head_is_live(start_router: StartRouter) -> None:
     router = await start_router(header_timeout=PATIENT)
     async with Client(router.url) as client:
@@ -216,53 +199,6 @@ async def test_a_chunk_that_is_none_is_a_400_at_once_and_reaches_no_server(
             assert await client.rest() == b""
         assert server.seen == []
     assert errors(caplog) == []
-
-
-async def test_a_body_that_breaks_between_two_reads_of_it_is_not_taken_for_whole(
-    start_router: StartRouter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = ask._piece
-
-    async def read_and_break(content: aiohttp.StreamReader, patience: float) -> bytes:
-        piece = await read(content, patience)
-        cast(FrontConnection, router.front.connections[0])._fail_body("it broke just now")
-        return piece
-
-    monkeypatch.setattr(ask, "_piece", read_and_break)
-    async with Scripted(replies(answer(b"{}"))) as server:
-        router = await start_router(server.url)
-        async with Client(router.url) as client:
-            open_upload(client)
-            client.send(b'10\r\n{"model":"tiny"}\r\n')
-            head, body = await client.answer()
-        assert head.startswith(b"HTTP/1.1 400")
-        assert b"it broke just now" in body
-        assert server.seen == []
-
-
-@pytest.mark.parametrize("error", [ConnectionResetError(), BrokenPipeError(), OSError(110, "x")])
-async def test_a_client_that_leaves_between_two_reads_of_its_body_is_no_error(
-    error: OSError,
-    start_router: StartRouter,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    read = ask._piece
-
-    async def read_and_leave(content: aiohttp.StreamReader, patience: float) -> bytes:
-        piece = await read(content, patience)
-        content.set_exception(error)  # as aiohttp does it
-        content.feed_eof()
-        return piece
-
-    monkeypatch.setattr(ask, "_piece", read_and_leave)
-    router = await start_router()
-    async with Client(router.url) as client:
-        open_upload(client)
-        client.send(b'10\r\n{"model":"tiny"}\r\n')
-        assert await client.all() == b""
-    assert errors(caplog) == []
-    assert sum(router.pool.stats.client_left.values()) == 1
 
 
 async def test_a_chunk_that_is_none_in_a_body_sent_ahead_fails_its_own_request(

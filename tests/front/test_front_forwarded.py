@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mvllm_router.proxy.forwarded import TrustedProxies
+from mvllm_router.front.forwarded import TrustedProxies
 from mvllm_router.proxy.headers import to_backend
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "127.0.0.1/32", "fd00::/8"])

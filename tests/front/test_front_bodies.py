@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from typing import Any
 
 import pytest
 from support import StartRouter, StartSim, chat, until
 from wire import SSE, Client, RawClient, Scripted, Seen, answer, chunk
 
 from mvllm_router.errors import Overloaded
-from mvllm_router.proxy.bodies import MOST_BODIES, Bodies, HeldBody
+from mvllm_router.front.bodies import MOST_BODIES, Bodies
+from mvllm_router.front.request import Fields, Request
 from mvllm_router.server import Router
 
 SIZE = 1000
@@ -183,18 +185,25 @@ async def test_a_request_that_goes_to_another_server_is_counted_once(
         assert set(sizes) == {len(asked)}
 
 
+def request_of(bodies: Bodies) -> Request:
+    connection: Any = None
+    fields = Fields([], [])
+    return Request(connection, bodies, "POST", "/", fields, http_1_1=True, keep_alive=True)
+
+
 def test_what_is_held_is_given_back_once() -> None:
-    bodies = Bodies()
-    one, other = HeldBody(bodies), HeldBody(bodies)
-    one.add(60, 100)
-    other.add(40, 100)
+    bodies = Bodies(longest=100)
+    bodies.take(MOST_BODIES * 100 - 100)
+    one, other = request_of(bodies), request_of(bodies)
+    one.add(b"x" * 60)
+    other.add(b"x" * 40)
     with pytest.raises(Overloaded):
-        one.add(1, 100)
-    assert bodies.bytes == 100
+        one.add(b"x")
+    assert bodies.bytes == MOST_BODIES * 100
     one.release()
     one.release()
-    assert bodies.bytes == 40
-    one.add(60, 100)
+    assert bodies.bytes == MOST_BODIES * 100 - 60
+    one.add(b"x" * 60)
     other.release()
     one.release()
-    assert bodies.bytes == 0
+    assert bodies.bytes == MOST_BODIES * 100 - 100

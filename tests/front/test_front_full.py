@@ -15,9 +15,9 @@ from support import StartRouter, StartSim, chat, until
 from tls_kit import Authority
 from wire import Client, RawClient
 
-from mvllm_router.proxy import front, refusals
+from mvllm_router.front import front, refusals
+from mvllm_router.front.connection import ClientConnection
 from mvllm_router.proxy.connections import Connections
-from mvllm_router.proxy.front import FrontConnection
 from mvllm_router.server import Router
 
 CHAT = "/v1/chat/completions"
@@ -106,7 +106,7 @@ async def test_a_burst_of_newcomers_is_refused_before_any_of_them_is_served(
     router = await start_router()
     router.front.max_connections = 2
     made = [router.front.protocol() for _ in range(5)]
-    assert [isinstance(one, FrontConnection) for one in made] == [True, True, False, False, False]
+    assert [isinstance(one, ClientConnection) for one in made] == [True, True, False, False, False]
 
 
 async def test_connections_and_refusals_are_counted(
@@ -131,8 +131,8 @@ async def test_the_log_tells_of_refusals_once_for_many(
     those = await filled(router, 1)
     for _ in range(20):
         await refused(router)
-    router.front.close_stuck(60, 60)
-    router.front.close_stuck(60, 60)
+    router.front.look(60, 60)
+    router.front.look(60, 60)
     lines = [r.getMessage() for r in caplog.records if "refused" in r.getMessage()]
     assert len(lines) < 20
     assert sum(int(line.split()[0]) for line in lines) == 20

@@ -1,0 +1,1 @@
+"""The clients' side: reads their requests, has them answered in order, keeps their connections."""

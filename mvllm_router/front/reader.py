@@ -1,0 +1,217 @@
+"""Reads requests from what one client sends, as long as it is in proportion.
+
+The parser (llhttp) is strict about framing; what is added here bounds heads, bodies, and what
+frames a body. Errors of one request are left in it (`Request.error`): it is answered in its turn.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import httptools
+
+from mvllm_router.errors import BadRequest, HeadTooLarge, RouterError, TooLarge
+from mvllm_router.front.bodies import Bodies
+from mvllm_router.front.request import Fields, RawHeaders, Request
+
+# Of the head of a request: bytes of its target, of one header and of all, and headers.
+LONGEST_TARGET = 16384
+LONGEST_FIELD = 32768
+LONGEST_HEAD = 65536
+MOST_HEADERS = 128
+# Chunks of one byte take five more each; what is much more than that is no framing of a body.
+# The margin, in bytes, is above what one read brings.
+_FRAMING_PER_BYTE = 16
+_FRAMING = 1024 * 1024
+
+
+class Sink(Protocol):
+    """Who takes the requests."""
+
+    def make(
+        self, method: str, target: str, fields: Fields, *, http_1_1: bool, keep_alive: bool
+    ) -> Request:
+        """Make the request that the head tells of."""
+
+    def opened(self, request: Request) -> None:
+        """The head of a request is here; it may have been given an error."""
+
+    def complete(self, request: Request) -> None:
+        """The rest of it is here, or cannot be read any more."""
+
+
+class Reader:
+    """Reads the requests of one connection.
+
+    `current` is the request whose body is being read. `head_bytes` is what has come of a head
+    that is not whole. Once `deaf`, nothing that comes is read any more.
+    """
+
+    __slots__ = (
+        "_bodies",
+        "_framing",
+        "_headers",
+        "_is_much",
+        "_is_new",
+        "_names",
+        "_parser",
+        "_sink",
+        "_target",
+        "current",
+        "deaf",
+        "head_bytes",
+    )
+
+    def __init__(self, sink: Sink, bodies: Bodies) -> None:
+        self._sink = sink
+        self._bodies = bodies
+        self.current: Request | None = None
+        self.deaf = False
+        self.head_bytes = 0
+        self._parser = httptools.HttpRequestParser(self)
+        self._framing = 0  # bytes read for the current body, with what frames it
+        self._is_new = False  # the last read has brought the end of a head
+        self._is_much = False  # the head is in so many bytes that it may be too long
+        self._begin()
+
+    def _begin(self) -> None:
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._names: list[bytes] = []
+
+    def feed(self, data: bytes) -> RouterError | None:
+        """Read on.
+
+        Returns:
+            What is wrong with what cannot be taken for a request at all.
+        """
+        in_body = self.current is not None
+        self._is_new = False
+        self._is_much = self.head_bytes + len(data) > LONGEST_TARGET
+        error = self._parse(data)
+        if self.deaf:  # what follows the last request of a connection is nobody's
+            return None
+        if self._is_new:  # what else was read with it is no head that is too long
+            self.head_bytes = 0
+        elif self.current is None and not in_body:
+            self.head_bytes += len(data)
+            if self.head_bytes > LONGEST_HEAD and error is None:
+                error = _too_long()
+        elif self.current is not None:
+            self._framing += len(data)
+            if self._framing > _FRAMING + _FRAMING_PER_BYTE * self.current.size:
+                error = BadRequest("Bad HTTP request: there is more framing than body")
+        return self._give_up(error) if error is not None else None
+
+    def _parse(self, data: bytes) -> RouterError | None:
+        while True:
+            try:
+                self._parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                # It only tells where: no protocol is switched to, what follows is a request.
+                data = data[upgrade.args[0] :]
+                self._parser = httptools.HttpRequestParser(self)
+                if not data:
+                    return None
+            except httptools.HttpParserCallbackError:
+                raise  # a mistake of ours
+            except httptools.HttpParserError as error:
+                return BadRequest(f"Bad HTTP request: {str(error) or type(error).__name__}")
+            else:
+                return None
+
+    def _give_up(self, error: RouterError) -> RouterError | None:
+        """Read no more. A request whose body it was fails; it is not whole."""
+        self.deaf = True
+        request, self.current = self.current, None
+        if request is None:
+            return error
+        request.error = request.error or error
+        request.keep_alive = False
+        self._sink.complete(request)
+        return None
+
+    # --- what the parser finds
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.current is None:  # else it is a trailer
+            self._headers.append((name, value))
+            self._names.append(name.lower())
+
+    def on_headers_complete(self) -> None:
+        parser = self._parser
+        version = parser.get_http_version()
+        fields = Fields(self._names, self._headers)
+        request = self._sink.make(
+            parser.get_method().decode("latin-1"),
+            self._target.decode("utf-8", "surrogateescape"),
+            fields,
+            http_1_1=version == "1.1",
+            keep_alive=parser.should_keep_alive(),
+        )
+        request.error = self._fault(request, version)
+        if request.error is not None:
+            request.keep_alive = False
+        self._begin()
+        self._framing = 0
+        self._is_new = True
+        self.current = request
+        self._sink.opened(request)
+
+    def on_body(self, data: bytes) -> None:
+        request = self.current
+        if request is None or request.error is not None:
+            return  # the rest of what is refused is passed over
+        limit = self._bodies.longest
+        try:
+            if request.size + len(data) > limit:
+                raise _too_large(limit)
+            request.add(data)
+        except RouterError as error:
+            request.error = error
+            request.release()
+
+    def on_message_complete(self) -> None:
+        request, self.current = self.current, None
+        if request is None:
+            return
+        request.complete()
+        if not request.keep_alive:
+            self.deaf = True
+        self._sink.complete(request)
+
+    # --- bounds
+
+    def _fault(self, request: Request, version: str) -> RouterError | None:
+        """Return what is wrong with a head, if anything is."""
+        raw = request.fields.raw
+        if version not in ("1.1", "1.0"):
+            return BadRequest(f"HTTP/{version} is not spoken here.")
+        if len(raw) > MOST_HEADERS:
+            return HeadTooLarge(f"There are more than {MOST_HEADERS} headers.")
+        if self._is_much and self._is_too_long(raw):
+            return _too_long()
+        coding = request.fields.raw_value(b"transfer-encoding")
+        if coding is not None and coding.strip().lower() != b"chunked":
+            # The server would not learn that the body is compressed for its way.
+            return BadRequest("Of the transfer codings, only `chunked` is taken.")
+        limit = self._bodies.longest
+        return _too_large(limit) if request.announced > limit else None
+
+    def _is_too_long(self, raw: RawHeaders) -> bool:
+        sizes = [len(name) + len(value) for name, value in raw]
+        target = len(self._target)
+        if target > LONGEST_TARGET or max(sizes, default=0) > LONGEST_FIELD:
+            return True
+        return target + sum(sizes) > LONGEST_HEAD
+
+
+def _too_long() -> HeadTooLarge:
+    return HeadTooLarge(f"The head is longer than {LONGEST_HEAD} bytes.")
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"The request body is larger than {limit} bytes.")
