@@ -100,7 +100,7 @@ def read_stream(body: bytes, expected: str, *, cut: bool, left: bool = False) ->
         return wrong(f"{how} without [DONE] or an error after {len(events)} events, {rest[:80]!r}")
     if end != "[DONE]":
         return _broken(end, after, first=not number)
-    if not text and expected and not after:
+    if not text and expected and not after and len(parts) == 2:
         return _ABORTED_AT_ONCE
     if not after and '"finish_reason":"abort"' in parts[-2]:
         return Reading(Seen.BROKEN, "aborted", done_after_error=True)
