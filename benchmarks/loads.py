@@ -1,0 +1,180 @@
+"""The loads: each is put on one proxy for some seconds, and tells what was done and how long it
+took. They speak HTTP by raw sockets, so that the client costs little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import uvloop
+
+PROMPT = "hello " * 20
+_CHUNKS_END = b"\r\n0\r\n\r\n"
+_CREATED = re.compile(rb'"created":([\d.]+)')
+
+
+@dataclass
+class Done:
+    """What was done: answers and events that came, and seconds that each of some took."""
+
+    seconds: float
+    answers: int = 0
+    events: int = 0
+    waits: list[float] = field(default_factory=list)
+
+
+def chat(size: int = 0, **more: object) -> bytes:
+    """Return the body of a request with a prompt of `size` bytes more than a short one."""
+    words = "".join(f'"{key}":{value},' for key, value in more.items())
+    prompt = PROMPT + "x" * size
+    text = f'{{"model":"tiny",{words}"messages":[{{"role":"user","content":"{prompt}"}}]}}'
+    return text.encode()
+
+
+def post(body: bytes, key: str) -> bytes:
+    secret = f"authorization: Bearer {key}\r\n" if key else ""
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\ncontent-type: application/json\r\n"
+        f"user-agent: bench\r\naccept: */*\r\n{secret}content-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+# --- as many requests as can be
+
+_SCRIPT = """
+wrk.method = "POST"
+wrk.body = io.open("{body}", "rb"):read("*a")
+wrk.headers["content-type"] = "application/json"
+wrk.headers["authorization"] = "Bearer {key}"
+"""
+
+
+def hammer(url: str, key: str, body: bytes, connections: int, seconds: float) -> Done:
+    """Send `body` over and over on each connection, by wrk."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "body").write_bytes(body)
+        script = Path(folder, "post.lua")
+        script.write_text(_SCRIPT.format(body=f"{folder}/body", key=key))
+        length = f"-d{max(1, round(seconds))}s"
+        line = ["wrk", "-t1", f"-c{connections}", length, "--timeout", "20s", "-s", str(script)]
+        text = subprocess.run([*line, f"{url}/v1/chat/completions"], capture_output=True, text=True)
+    if text.returncode or "Non-2xx" in text.stdout or "Socket errors" in text.stdout:
+        raise RuntimeError(f"wrk at {url}:\n{text.stdout}{text.stderr}")
+    found = re.search(r"(\d+) requests in ([\d.]+)(m?s)", text.stdout)
+    assert found is not None, text.stdout
+    return Done(float(found[2]) / (1000 if found[3] == "ms" else 1), int(found[1]))
+
+
+# --- streams
+
+
+def stream(
+    url: str, key: str, connections: int, seconds: float, *, events: int, pause: float
+) -> Done:
+    """Let each connection ask for stream after stream; note how late the events come."""
+    request = post(chat(stream="true", max_tokens=events, temperature=pause), key)
+    return _run(_stream(url, request, connections, seconds))
+
+
+async def _stream(url: str, request: bytes, connections: int, seconds: float) -> Done:
+    begun = time.monotonic()
+    done = Done(0)
+
+    async def client() -> None:
+        reader, writer = await _open(url)
+        while time.monotonic() < begun + seconds:
+            writer.write(request)
+            await reader.readuntil(b"\r\n\r\n")
+            data = b""
+            while not data.endswith(_CHUNKS_END):
+                piece = await reader.read(65536)
+                now = time.monotonic()
+                if not piece:
+                    raise RuntimeError(f"{url} broke a stream off")
+                written = _CREATED.findall(piece)
+                done.events += len(written)
+                done.waits += [now - float(when) for when in written]
+                data = (data + piece)[-64:]
+            done.answers += 1
+        writer.close()
+
+    await asyncio.gather(*(client() for _ in range(connections)))
+    done.seconds = time.monotonic() - begun
+    return done
+
+
+# --- requests at a fixed rate
+
+
+def paced(url: str, key: str, rate: float, seconds: float, connections: int = 64) -> Done:
+    """Send requests when they are due, whether or not the last ones were answered."""
+    return _run(_paced(url, post(chat(), key), rate, seconds, connections))
+
+
+async def _paced(url: str, request: bytes, rate: float, seconds: float, connections: int) -> Done:
+    free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    for _ in range(connections):
+        free.put_nowait(await _open(url))
+    done, tasks, begun = Done(seconds), [], time.monotonic()
+
+    async def one(due: float) -> None:
+        pair = await free.get()
+        pair[1].write(request)
+        await pair[0].readuntil(b'"total_tokens":18}}')
+        done.waits.append(time.monotonic() - due)
+        done.answers += 1
+        free.put_nowait(pair)
+
+    for number in range(int(rate * seconds)):
+        due = begun + number / rate
+        if (pause := due - time.monotonic()) > 0:
+            await asyncio.sleep(pause)
+        tasks.append(asyncio.ensure_future(one(max(due, time.monotonic()))))
+    await asyncio.gather(*tasks)
+    while not free.empty():
+        free.get_nowait()[1].close()
+    return done
+
+
+# --- many streams at once
+
+
+def held(url: str, key: str, count: int) -> tuple[asyncio.AbstractEventLoop, list[object]]:
+    """Open so many streams, and return them with their loop when all have begun."""
+    loop = uvloop.new_event_loop()
+    request = post(chat(stream="true", max_tokens=100, temperature=1.0), key)
+
+    async def one() -> object:
+        reader, writer = await _open(url)
+        writer.write(request)
+        await reader.readuntil(b'"created"')
+        return reader, writer
+
+    async def every() -> list[object]:
+        those: list[object] = []
+        while len(those) < count:
+            those += await asyncio.gather(*(one() for _ in range(min(100, count - len(those)))))
+        return those
+
+    return loop, loop.run_until_complete(every())
+
+
+async def _open(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    parts = urlsplit(url)
+    return await asyncio.open_connection(parts.hostname, parts.port, limit=2**20)
+
+
+def _run(work: object) -> Done:
+    loop = uvloop.new_event_loop()
+    try:
+        return loop.run_until_complete(work)  # type: ignore[arg-type]
+    finally:
+        loop.close()

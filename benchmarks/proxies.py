@@ -1,0 +1,202 @@
+"""Starts the router and what it is compared with, each in front of the same backends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+HERE = Path(__file__).parent
+# Peers that pip installs, each in an environment of its own: `benchmarks/get-peers` makes them.
+PEERS = Path(os.environ.get("MVLLM_PEERS", Path.home() / ".cache/mvllm-router/peers"))
+_PATIENCE = 60.0  # seconds until a proxy answers
+
+
+@dataclass(frozen=True)
+class Running:
+    """A proxy that runs: where it listens, and the processes whose CPU time counts."""
+
+    url: str
+    pid: int
+    key: str = ""
+
+
+Start = Callable[[Sequence[str]], "contextlib.AbstractContextManager[Running]"]
+
+
+@contextlib.contextmanager
+def started(command: Sequence[str], **more: object) -> Iterator[subprocess.Popen[str]]:
+    """Run a command for as long as the context lasts."""
+    process = subprocess.Popen(command, text=True, **more)  # type: ignore[call-overload]
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+@contextlib.contextmanager
+def backends(count: int) -> Iterator[list[str]]:
+    command = [sys.executable, str(HERE / "backend.py"), str(count)]
+    with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield [process.stdout.readline().strip() for _ in range(count)]
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+_HELLO = b'{"model":"tiny","messages":[{"role":"user","content":"hello"}]}'
+
+
+def wait_until_ready(url: str, key: str = "") -> None:
+    end = time.monotonic() + _PATIENCE
+    headers = {"content-type": "application/json", "authorization": f"Bearer {key}"}
+    request = urllib.request.Request(f"{url}/v1/chat/completions", _HELLO, headers)
+    while True:
+        try:
+            urllib.request.urlopen(request, timeout=5).close()
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def _served(command: Sequence[str], url: str, key: str = "", **more: object) -> Iterator[Running]:
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with started(command, **quiet, **more) as process:
+        wait_until_ready(url, key)
+        yield Running(url, process.pid, key)
+
+
+@contextlib.contextmanager
+def router(urls: Sequence[str], key: str = "") -> Iterator[Running]:
+    port = free_port()
+    command = [sys.executable, "-m", "mvllm_router", "run", *urls, "-p", str(port)]
+    environ = {**os.environ, **({"ROUTER_API_KEY": key} if key else {})}
+    with _served([*command, "--log-level", "error"], _at(port), key, env=environ) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def router_with_key(urls: Sequence[str]) -> Iterator[Running]:
+    with router(urls, key="sk-benchmark") as running:
+        yield running
+
+
+@contextlib.contextmanager
+def plain_aiohttp(urls: Sequence[str]) -> Iterator[Running]:
+    command = [sys.executable, str(HERE / "plain_proxy.py"), urls[0]]
+    with started(command, stdout=subprocess.PIPE) as process:
+        yield Running(process.stdout.readline().strip(), process.pid)
+
+
+_NGINX = """
+daemon off; worker_processes 1; pid {folder}/pid; error_log {folder}/error;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; client_body_temp_path {folder}/b; proxy_temp_path {folder}/p;
+  fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
+  client_max_body_size 64m; client_body_buffer_size 8m;
+  upstream up {{ {servers} keepalive 256; }}
+  server {{ listen 127.0.0.1:{port};
+    location / {{ proxy_pass http://up; proxy_http_version 1.1; proxy_set_header Connection "";
+                  proxy_buffering off; keepalive_requests 1000000000; }} }}
+}}
+"""
+
+
+@contextlib.contextmanager
+def nginx(urls: Sequence[str]) -> Iterator[Running]:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "nginx.conf"
+        servers = " ".join(f"server {urlsplit(url).netloc};" for url in urls)
+        file.write_text(_NGINX.format(folder=folder, servers=servers, port=port))
+        with _served(["nginx", "-c", str(file), "-e", f"{folder}/error"], _at(port)) as running:
+            yield running
+
+
+# Without http-no-delay it holds the events of a stream back.
+_HAPROXY = """
+global
+  maxconn 8192
+  nbthread 1
+defaults
+  mode http
+  option http-no-delay
+  option http-keep-alive
+  http-reuse always
+  timeout connect 5s
+  timeout client 300s
+  timeout server 300s
+frontend front
+  bind 127.0.0.1:{port}
+  default_backend back
+backend back
+  balance leastconn
+{servers}
+"""
+
+
+@contextlib.contextmanager
+def haproxy(urls: Sequence[str]) -> Iterator[Running]:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "haproxy.cfg"
+        servers = (f"  server s{n} {urlsplit(url).netloc}" for n, url in enumerate(urls))
+        file.write_text(_HAPROXY.format(servers="\n".join(servers), port=port))
+        with _served(["haproxy", "-db", "-f", str(file)], _at(port)) as running:
+            yield running
+
+
+def _rust(name: str, *command: str) -> Start:
+    """Return what starts one of the routers in Rust, which share their options."""
+
+    @contextlib.contextmanager
+    def start(urls: Sequence[str]) -> Iterator[Running]:
+        port = free_port()
+        program = str(PEERS / name / "bin" / command[0])
+        options = ["--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin"]
+        options += ["--prometheus-port", str(free_port()), "--log-level", "error"]
+        line = [program, *command[1:], "--worker-urls", *urls, *options]
+        with _served(line, _at(port)) as running:
+            yield running
+
+    return start
+
+
+def _at(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+STARTS: dict[str, Start] = {
+    "router": router,
+    "nginx": nginx,
+    "haproxy": haproxy,
+    "sglang-router": _rust("sglang-router", "python", "-m", "sglang_router.launch_router"),
+    "vllm-router": _rust("vllm-router", "vllm-router"),
+    "plain aiohttp": plain_aiohttp,
+}
+RUST = ("sglang-router", "vllm-router")
+
+
+def is_here(name: str) -> bool:
+    """Tell whether a peer is installed."""
+    if name in RUST:
+        return (PEERS / name).is_dir()
+    return name in ("router", "plain aiohttp") or shutil.which(name) is not None
