@@ -156,13 +156,15 @@ class What:
 
 
 _SMALL = cpu_per_request(_hammered(0, 64))
+_EVENTS = cpu_per_event(_streamed(40, 64, 0.005))
+_FLOW = cpu_per_event(_streamed(50, 100, 0.01))
 WHATS = {
     "small": What("CPU per small request", _SMALL, "us"),
-    "event": What("CPU per event, 40 streams of 64 at 5 ms", cpu_per_event(_streamed(40, 64, 0.005)), "us"),
+    "event": What("CPU per event, 40 streams of 64 at 5 ms", _EVENTS, "us"),
     "32k": What("CPU per prompt of 32 kB", cpu_per_request(_hammered(_SHORT, 32)), "us"),
     "4m": What("CPU per prompt of 4 MB", cpu_per_request(_hammered(_LONG, 4)), "us"),
     "latency": What("p99 at 1,000 requests a second", latency(1000), "p99 ms"),
-    "lateness": What("p99 of an event at 5,000 a second", cpu_per_event(_streamed(50, 100, 0.01)), "p99 ms"),
+    "lateness": What("p99 of an event at 5,000 a second", _FLOW, "p99 ms"),
     "memory": What("memory of 1,000 streams", memory_of_streams, "MB"),
     "2": What("small, 2 backends", _SMALL, "us", 2, router),
     "16": What("small, 16 backends", _SMALL, "us", 16, router),
@@ -170,7 +172,7 @@ WHATS = {
     "512": What("small, 512 backends", _SMALL, "us", 512, router),
     "key": What("small, with keys", _SMALL, "us", 1, router_with_key),
     "scraped": What("small, while /metrics is read", scraped(_SMALL), "us", 1, router),
-}  # fmt: skip
+}
 
 
 # --- the run

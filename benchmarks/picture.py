@@ -40,7 +40,7 @@ def _chart(
         weight = ' font-weight="bold"' if name == "router" else ""
         lines += [
             f'<text x="{x + _NAMES}" y="{y + 14}" text-anchor="end"{weight}>{escape(shown)}</text>',
-            f'<rect x="{x + _NAMES + 8}" y="{y}" width="{length}" height="19" rx="3" fill="{colour}"/>',
+            f'<rect x="{x + _NAMES + 8}" y="{y}" width="{length}" height="19" fill="{colour}"/>',
             f'<text x="{x + _NAMES + 14 + length}" y="{y + 14}">{value:.1f}</text>',
         ]
     return lines

@@ -11,18 +11,19 @@ from mvllm_router.api.health import health_document, server_models_document
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.metrics import CONTENT_TYPE, metrics_text, registry
 from mvllm_router.api.models import model_document, models_document
-from mvllm_router.api.own import Asked, Own, OwnRoutes, showing
+from mvllm_router.api.own import Asked, Found, Own, OwnRoutes, showing
 from mvllm_router.api.snapshot import About, snapshot_document
 from mvllm_router.auth import ANYBODY, Gate
 from mvllm_router.config import Settings
 from mvllm_router.errors import NoBackend, NotFound, RouterError
 from mvllm_router.front.request import Request
 from mvllm_router.front.response import Response, error_response, json_response
+from mvllm_router.front.steps import in_task
 from mvllm_router.pool import Pool
 from mvllm_router.proxy.ask import new_request_id
 from mvllm_router.proxy.headers import usable_request_id
 from mvllm_router.proxy.relay import Relay
-from mvllm_router.proxy.routes import Route, relayed
+from mvllm_router.proxy.routes import KNOWN, Route, relayed
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +67,12 @@ class App:
 
     def opened(self, request: Request) -> None:
         """Learn who asks, before the body is there: it need not come from a stranger."""
-        given = request.fields.raw_value(b"x-request-id")
-        request.id = (usable_request_id(given) if given else None) or new_request_id()
-        route = self._relayed(request.path)
-        if route is not None:
+        given = request.fields.first.get(b"x-request-id")
+        used = usable_request_id(given) if given else None
+        request.id = used or new_request_id()
+        request.id_is_ours = used is None
+        request.route = route = self._route(request.path)
+        if isinstance(route, Route):
             request.label = route.label
             self.pool.stats.in_flight += 1
         if request.error is None:
@@ -78,12 +81,12 @@ class App:
             except RouterError as error:
                 request.error = error
 
-    def _relayed(self, path: str) -> Route | None:
-        return relayed(path) if self.own.find(path) is None else None
+    def _route(self, path: str) -> Route | Found | None:
+        return KNOWN.get(path) or self.own.find(path) or relayed(path)
 
     def _let_in(self, request: Request) -> None:
-        own = self.own.find(request.path)
-        if own is not None and request.method in own[0].writes:
+        route = request.route
+        if isinstance(route, Found) and request.method in route.own.writes:
             self.gate.check_admin(request.fields)
             check_size(request.announced)
         else:
@@ -101,20 +104,22 @@ class App:
         try:
             if request.error is not None:
                 raise request.error
-            own = self.own.find(request.path)
-            if own is not None:
-                route, name = own
-                handler = route.handler(request.method, request.path)
-                response = await handler(Asked(request, name, request.caller))
-                response.headers["x-request-id"] = request.id
-                return response
-            relayed_route = relayed(request.path)
-            if relayed_route is None:
-                raise NotFound(f"There is no route {request.method} {request.path[:200]}.")
-            await self.relay.serve(request, relayed_route)
+            route = request.route
+            if isinstance(route, Route):
+                await self.relay.serve(request, route)
+                return None
+            if isinstance(route, Found):
+                return await self._own_answer(request, route)
+            raise NotFound(f"There is no route {request.method} {request.path[:200]}.")
         except RouterError as error:
             return self._refusal(request, error)
-        return None
+
+    async def _own_answer(self, request: Request, found: Found) -> Response:
+        handler = found.own.handler(request.method, request.path)
+        await in_task()
+        response = await handler(Asked(request, found.name, request.caller))
+        response.headers["x-request-id"] = request.id
+        return response
 
     def _refusal(self, request: Request, error: RouterError) -> Response:
         seconds = time.monotonic() - request.arrived

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from mvllm_router.auth import Caller
@@ -54,6 +55,13 @@ class Own:
         return found
 
 
+class Found(NamedTuple):
+    """A route, and what stands in its path in the place of `{...}`."""
+
+    own: Own
+    name: str
+
+
 class OwnRoutes:
     """Finds routes by path. A path that ends with `{...}` stands for all that begin like it."""
 
@@ -64,14 +72,14 @@ class OwnRoutes:
             (path[: path.index("{")], route) for path, route in table.items() if "{" in path
         ]
 
-    def find(self, path: str) -> tuple[Own, str] | None:
+    def find(self, path: str) -> Found | None:
         """Return the route at `path`, and what stands there in the place of `{...}`."""
         exact = self._exact.get(path)
         if exact is not None:
-            return exact, ""
+            return Found(exact, "")
         for prefix, route in self._named:
             if path.startswith(prefix) and len(path) > len(prefix):
-                return route, unquote(path[len(prefix) :])
+                return Found(route, unquote(path[len(prefix) :]))
         return None
 
 

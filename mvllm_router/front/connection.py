@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 from mvllm_router.errors import HeadTooLarge, RouterError, SlowUpload
 from mvllm_router.front.forwarded import forwarded_for
 from mvllm_router.front.reader import Reader
-from mvllm_router.front.request import Fields, Request
-from mvllm_router.front.response import Response, encoded, last_words
+from mvllm_router.front.request import Request
+from mvllm_router.front.response import Response, encoded, error_response, last_words
+from mvllm_router.front.steps import Steps
 
 if TYPE_CHECKING:
     from mvllm_router.front.front import Front
@@ -65,7 +66,7 @@ class ClientConnection(asyncio.Protocol):
         "_reader",
         "_reading_paused",
         "_request",
-        "_task",
+        "_steps",
         "_upload_since",
         "peer",
         "stuck_since",
@@ -80,7 +81,7 @@ class ClientConnection(asyncio.Protocol):
         self.peer = ""  # the address at the other end
         self._ahead: deque[Request] = deque()  # whole, or refused
         self._request: Request | None = None  # the one that is being answered
-        self._task: asyncio.Task[None] | None = None  # that answers it
+        self._steps: Steps | None = None  # that answer it
         self._broken: RouterError | None = None  # what follows is no request: the last answer
         self._feeder: Feeder | None = None
         self._invited = False  # the client was told to send the body of what is being read
@@ -109,8 +110,8 @@ class ClientConnection(asyncio.Protocol):
         unfinished = [*self._ahead, *filter(None, (self._reader.current,))]
         self._ahead.clear()
         self._reader.current = None
-        if self._task is not None:
-            self._task.cancel()
+        if self._request is not None and self._steps is not None:
+            self._steps.cancel()
         for request in unfinished:
             self._end(request, client_left=True)
 
@@ -139,14 +140,6 @@ class ClientConnection(asyncio.Protocol):
             self._feeder.resume()
 
     # --- what the reader finds
-
-    def make(
-        self, method: str, target: str, fields: Fields, *, http_1_1: bool, keep_alive: bool
-    ) -> Request:
-        bodies = self._front.bodies
-        return Request(
-            self, bodies, method, target, fields, http_1_1=http_1_1, keep_alive=keep_alive
-        )
 
     def opened(self, request: Request) -> None:
         self._head_since = None
@@ -218,8 +211,8 @@ class ClientConnection(asyncio.Protocol):
             self._request = request = self._ahead.popleft()
             if self._front.draining:
                 request.keep_alive = False
-            loop = asyncio.get_running_loop()
-            self._task = loop.create_task(self._answer(request))
+            self._steps = Steps(self._answer(request))
+            self._steps.start()
         elif self._broken is not None:
             self._say_last(self._broken)
         else:
@@ -228,7 +221,8 @@ class ClientConnection(asyncio.Protocol):
     def _idle(self) -> None:
         """Nothing is to be answered; a body may be on its way."""
         self._idle_since = now = time.monotonic()
-        self._resume_reading()
+        if self._reading_paused:
+            self._resume_reading()
         request = self._reader.current
         if request is None:
             if self._front.draining:
@@ -243,13 +237,17 @@ class ClientConnection(asyncio.Protocol):
     async def _answer(self, request: Request) -> None:
         left = True
         try:
-            response = await self._front.answer(request)
+            response = request.prepared or await self._front.handler.answer(request)
             if response is not None:
                 self._write(request, response)
             left = False
+        except Exception:
+            self._write(request, error_response(failed_inside()))
+            request.keep_alive = False
+            left = False
         finally:
             self._end(request, client_left=left)
-            self._request = self._task = None
+            self._request = None
         if request.keep_alive and not self._front.draining:
             self._next()
         elif request.error is None:
@@ -258,6 +256,8 @@ class ClientConnection(asyncio.Protocol):
             self._linger()
 
     def _write(self, request: Request, response: Response) -> None:
+        if request.permit is not None:
+            response.headers.update(request.permit.headers)
         data = encoded(
             response,
             keep_alive=request.keep_alive,
@@ -270,7 +270,8 @@ class ClientConnection(asyncio.Protocol):
     def _end(self, request: Request, *, client_left: bool) -> None:
         """Give back what `request` took; it is called once for each."""
         request.release()
-        self._front.ended(request, client_left=client_left)
+        if request.prepared is None:
+            self._front.handler.ended(request, client_left=client_left)
 
     # --- what feeds the client
 
@@ -374,3 +375,9 @@ class ClientConnection(asyncio.Protocol):
         """End at once."""
         if self.transport is not None:
             self.transport.abort()
+
+
+def failed_inside() -> RouterError:
+    """Return what the client gets to know of the exception that is handled."""
+    log.exception("a request failed inside the router")
+    return RouterError("Internal error of the router; its log has the details.")

@@ -9,13 +9,12 @@ from typing import Protocol
 
 from mvllm_router.config import Settings
 from mvllm_router.cors import Cors
-from mvllm_router.errors import RouterError
 from mvllm_router.front.bodies import Bodies
-from mvllm_router.front.connection import ClientConnection
+from mvllm_router.front.connection import ClientConnection, failed_inside
 from mvllm_router.front.forwarded import TrustedProxies
 from mvllm_router.front.refusals import Refusals
 from mvllm_router.front.request import Request
-from mvllm_router.front.response import Response, error_response
+from mvllm_router.front.response import Response
 from mvllm_router.pool.stats import RouterStats
 
 log = logging.getLogger(__name__)
@@ -144,27 +143,4 @@ class Front:
             try:
                 self.handler.opened(request)
             except Exception:
-                request.error = _failed_inside()
-
-    def ended(self, request: Request, *, client_left: bool) -> None:
-        if request.prepared is None:
-            self.handler.ended(request, client_left=client_left)
-
-    async def answer(self, request: Request) -> Response | None:
-        """Return what is to be written; None when the answer has been written already."""
-        if request.prepared is not None:
-            return request.prepared
-        try:
-            response = await self.handler.answer(request)
-        except Exception:
-            request.keep_alive = False
-            response = error_response(_failed_inside())
-        if response is not None and request.permit is not None:
-            response.headers.update(request.permit.headers)
-        return response
-
-
-def _failed_inside() -> RouterError:
-    """Return what the client gets to know of the exception that is handled."""
-    log.exception("a request failed inside the router")
-    return RouterError("Internal error of the router; its log has the details.")
+                request.error = failed_inside()

@@ -6,38 +6,28 @@ frames a body. Errors of one request are left in it (`Request.error`): it is ans
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import httptools
 
 from mvllm_router.errors import BadRequest, HeadTooLarge, RouterError, TooLarge
+from mvllm_router.fields import Fields, RawHeaders
 from mvllm_router.front.bodies import Bodies
-from mvllm_router.front.request import Fields, RawHeaders, Request
+from mvllm_router.front.request import Request
+
+if TYPE_CHECKING:
+    from mvllm_router.front.connection import ClientConnection
 
 # Of the head of a request: bytes of its target, of one header and of all, and headers.
 LONGEST_TARGET = 16384
 LONGEST_FIELD = 32768
 LONGEST_HEAD = 65536
 MOST_HEADERS = 128
+_VERSIONS = ("1.1", "1.0")
 # Chunks of one byte take five more each; what is much more than that is no framing of a body.
 # The margin, in bytes, is above what one read brings.
 _FRAMING_PER_BYTE = 16
 _FRAMING = 1024 * 1024
-
-
-class Sink(Protocol):
-    """Who takes the requests."""
-
-    def make(
-        self, method: str, target: str, fields: Fields, *, http_1_1: bool, keep_alive: bool
-    ) -> Request:
-        """Make the request that the head tells of."""
-
-    def opened(self, request: Request) -> None:
-        """The head of a request is here; it may have been given an error."""
-
-    def complete(self, request: Request) -> None:
-        """The rest of it is here, or cannot be read any more."""
 
 
 class Reader:
@@ -49,21 +39,21 @@ class Reader:
 
     __slots__ = (
         "_bodies",
+        "_connection",
+        "_fields",
         "_framing",
-        "_headers",
         "_is_much",
         "_is_new",
-        "_names",
         "_parser",
-        "_sink",
         "_target",
         "current",
         "deaf",
         "head_bytes",
     )
 
-    def __init__(self, sink: Sink, bodies: Bodies) -> None:
-        self._sink = sink
+    def __init__(self, connection: ClientConnection, bodies: Bodies) -> None:
+        """Read for `connection`: it is told of each request that is `opened` or `complete`."""
+        self._connection = connection
         self._bodies = bodies
         self.current: Request | None = None
         self.deaf = False
@@ -72,12 +62,8 @@ class Reader:
         self._framing = 0  # bytes read for the current body, with what frames it
         self._is_new = False  # the last read has brought the end of a head
         self._is_much = False  # the head is in so many bytes that it may be too long
-        self._begin()
-
-    def _begin(self) -> None:
         self._target = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._names: list[bytes] = []
+        self._fields = Fields()
 
     def feed(self, data: bytes) -> RouterError | None:
         """Read on.
@@ -88,37 +74,39 @@ class Reader:
         in_body = self.current is not None
         self._is_new = False
         self._is_much = self.head_bytes + len(data) > LONGEST_TARGET
-        error = self._parse(data)
+        error: RouterError | None = None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserCallbackError:
+            raise  # a mistake of ours
+        except httptools.HttpParserUpgrade as upgrade:
+            error = self._pass_by(data[upgrade.args[0] :])
+        except httptools.HttpParserError as found:
+            error = BadRequest(f"Bad HTTP request: {str(found) or type(found).__name__}")
         if self.deaf:  # what follows the last request of a connection is nobody's
             return None
         if self._is_new:  # what else was read with it is no head that is too long
             self.head_bytes = 0
-        elif self.current is None and not in_body:
-            self.head_bytes += len(data)
-            if self.head_bytes > LONGEST_HEAD and error is None:
-                error = _too_long()
-        elif self.current is not None:
-            self._framing += len(data)
-            if self._framing > _FRAMING + _FRAMING_PER_BYTE * self.current.size:
-                error = BadRequest("Bad HTTP request: there is more framing than body")
+        else:
+            error = error or self._out_of_proportion(len(data), in_body=in_body)
         return self._give_up(error) if error is not None else None
 
-    def _parse(self, data: bytes) -> RouterError | None:
-        while True:
-            try:
-                self._parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                # It only tells where: no protocol is switched to, what follows is a request.
-                data = data[upgrade.args[0] :]
-                self._parser = httptools.HttpRequestParser(self)
-                if not data:
-                    return None
-            except httptools.HttpParserCallbackError:
-                raise  # a mistake of ours
-            except httptools.HttpParserError as error:
-                return BadRequest(f"Bad HTTP request: {str(error) or type(error).__name__}")
-            else:
-                return None
+    def _pass_by(self, rest: bytes) -> RouterError | None:
+        """Read on behind a request that would switch to another protocol: here, none does."""
+        self._parser = httptools.HttpRequestParser(self)
+        return self.feed(rest) if rest else None
+
+    def _out_of_proportion(self, size: int, *, in_body: bool) -> RouterError | None:
+        """Count what was read without a head's end in it; return what there is too much of."""
+        if self.current is not None:
+            self._framing += size
+            if self._framing > _FRAMING + _FRAMING_PER_BYTE * self.current.size:
+                return BadRequest("Bad HTTP request: there is more framing than body")
+        elif not in_body:
+            self.head_bytes += size
+            if self.head_bytes > LONGEST_HEAD:
+                return _too_long()
+        return None
 
     def _give_up(self, error: RouterError) -> RouterError | None:
         """Read no more. A request whose body it was fails; it is not whole."""
@@ -128,7 +116,7 @@ class Reader:
             return error
         request.error = request.error or error
         request.keep_alive = False
-        self._sink.complete(request)
+        self._connection.complete(request)
         return None
 
     # --- what the parser finds
@@ -138,28 +126,32 @@ class Reader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.current is None:  # else it is a trailer
-            self._headers.append((name, value))
-            self._names.append(name.lower())
+            fields = self._fields
+            fields.raw.append((name, value))
+            fields.first.setdefault(name.lower(), value)
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         version = parser.get_http_version()
-        fields = Fields(self._names, self._headers)
-        request = self._sink.make(
+        request = Request(
+            self._connection,
+            self._bodies,
             parser.get_method().decode("latin-1"),
             self._target.decode("utf-8", "surrogateescape"),
-            fields,
+            self._fields,
             http_1_1=version == "1.1",
             keep_alive=parser.should_keep_alive(),
         )
-        request.error = self._fault(request, version)
-        if request.error is not None:
+        error = self._fault(request, version)
+        if error is not None:
+            request.error = error
             request.keep_alive = False
-        self._begin()
+        self._target = b""
+        self._fields = Fields()
         self._framing = 0
         self._is_new = True
         self.current = request
-        self._sink.opened(request)
+        self._connection.opened(request)
 
     def on_body(self, data: bytes) -> None:
         request = self.current
@@ -181,24 +173,23 @@ class Reader:
         request.complete()
         if not request.keep_alive:
             self.deaf = True
-        self._sink.complete(request)
+        self._connection.complete(request)
 
     # --- bounds
 
     def _fault(self, request: Request, version: str) -> RouterError | None:
         """Return what is wrong with a head, if anything is."""
-        raw = request.fields.raw
-        if version not in ("1.1", "1.0"):
+        fields, limit = request.fields, self._bodies.longest
+        if version not in _VERSIONS:
             return BadRequest(f"HTTP/{version} is not spoken here.")
-        if len(raw) > MOST_HEADERS:
+        if len(fields.raw) > MOST_HEADERS:
             return HeadTooLarge(f"There are more than {MOST_HEADERS} headers.")
-        if self._is_much and self._is_too_long(raw):
+        if self._is_much and self._is_too_long(fields.raw):
             return _too_long()
-        coding = request.fields.raw_value(b"transfer-encoding")
+        coding = fields.first.get(b"transfer-encoding")
         if coding is not None and coding.strip().lower() != b"chunked":
             # The server would not learn that the body is compressed for its way.
             return BadRequest("Of the transfer codings, only `chunked` is taken.")
-        limit = self._bodies.longest
         return _too_large(limit) if request.announced > limit else None
 
     def _is_too_long(self, raw: RawHeaders) -> bool:

@@ -3,55 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mvllm_router.auth import Caller
 from mvllm_router.cors import Permit
 from mvllm_router.errors import RouterError
+from mvllm_router.fields import Fields
 from mvllm_router.front.bodies import Bodies
 from mvllm_router.front.response import Response
 
 if TYPE_CHECKING:
     from mvllm_router.front.connection import ClientConnection
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
-
-
-class Fields(Mapping[str, str]):
-    """The headers of a request, by their names in lower case; the first one of a name counts."""
-
-    __slots__ = ("_names", "raw")
-
-    def __init__(self, names: list[bytes], raw: list[tuple[bytes, bytes]]) -> None:
-        """Take the names in lower case, and the headers as they were sent, in the same order."""
-        self._names = names
-        self.raw = raw
-
-    def raw_value(self, name: bytes) -> bytes | None:
-        """Return the value of a header as it was sent; None where there is none."""
-        return self.raw[self._names.index(name)][1] if name in self._names else None
-
-    def __getitem__(self, name: str) -> str:
-        value = self.raw_value(name.encode("ascii"))
-        if value is None:
-            raise KeyError(name)
-        return value.decode("utf-8", "surrogateescape")
-
-    def __iter__(self) -> Iterator[str]:
-        return (name.decode("utf-8", "surrogateescape") for name in dict.fromkeys(self._names))
-
-    def __len__(self) -> int:
-        return len(set(self._names))
-
 
 class Request:
     """One request. Its body comes after its head, and is held until `release`.
 
     The first attributes are what the client sent. `error` is set when the request is to be
-    refused, whoever finds that out; then `whole` tells whether all of it was read. `id`, `caller`
-    and `label` are the handler's.
+    refused, whoever finds that out; then `whole` tells whether all of it was read. `id`, `caller`,
+    `route` and `label` are the handler's.
     """
 
     __slots__ = (
@@ -66,6 +37,7 @@ class Request:
         "fields",
         "http_1_1",
         "id",
+        "id_is_ours",
         "keep_alive",
         "label",
         "method",
@@ -73,6 +45,7 @@ class Request:
         "permit",
         "prepared",
         "query",
+        "route",
         "size",
         "whole",
     )
@@ -90,7 +63,10 @@ class Request:
     ) -> None:
         self.connection = connection
         self.method = method
-        self.path, self.query = _parts(target)
+        if "?" in target or not target.startswith("/"):
+            self.path, self.query = _parts(target)
+        else:
+            self.path, self.query = target, ""
         self.fields = fields
         self.http_1_1 = http_1_1
         self.keep_alive = keep_alive  # the connection may stay open after the answer
@@ -102,7 +78,9 @@ class Request:
         self.permit: Permit | None = None  # of the web page that asks
         self.prepared: Response | None = None  # the answer, where no handler is to be asked
         self.id = ""
+        self.id_is_ours = True  # not the client's
         self.caller: Caller | None = None
+        self.route: object = None
         self.label = ""  # what metrics call its route, when it is one that is relayed
         self._bodies = bodies
         self._held = 0  # bytes that `bodies` counts for it
@@ -121,7 +99,7 @@ class Request:
     @property
     def announced(self) -> int:
         """The length of the body in bytes, if the head tells it, else 0."""
-        return int(self.fields.raw_value(b"content-length") or 0)
+        return int(self.fields.first.get(b"content-length", 0))
 
     def add(self, piece: bytes) -> None:
         """Hold a piece of the body.

@@ -250,7 +250,9 @@ class Pool:
 
     def lease(self, backend: Backend) -> Lease:
         now = self.monotonic()
-        if not backend.is_up or (backend in self._unwell and not backend.is_well(now)):
+        if backend.health.state is not State.UP or (
+            backend in self._unwell and not backend.is_well(now)
+        ):
             self._say_last_resort(backend, now)
         return Lease(self, backend, now)
 

@@ -20,25 +20,9 @@ class Framing(Enum):
     CLOSE = "close"  # by the end of the connection, for HTTP/1.0 clients
 
 
-def header(head: Head, name: bytes) -> bytes | None:
-    """Return the first value of the header `name` (lower case) of an answer."""
-    for key, value in head.headers:
-        if key.lower() == name:
-            return value
-    return None
-
-
-def is_event_stream(head: Head) -> bool:
-    """Tell whether the answer is a stream of server-sent events that can be read."""
-    content_type = header(head, b"content-type") or b""
-    return content_type.lower().startswith(b"text/event-stream") and not header(
-        head, b"content-encoding"
-    )
-
-
 def retry_after(head: Head) -> float | None:
     """Return how many seconds an answer asks to wait; None when it does not say (in seconds)."""
-    value = header(head, b"retry-after")
+    value = head.fields.first.get(b"retry-after")
     return float(value) if value is not None and value.isdigit() and len(value) < 10 else None
 
 
@@ -46,7 +30,7 @@ def framing_of(head: Head, *, is_head: bool, http_1_1: bool) -> Framing:
     """Choose the framing for a client: RFC 9112, section 6."""
     if is_head or head.status in (204, 304):
         return Framing.NONE
-    if header(head, b"content-length") is not None:
+    if head.fields.first.get(b"content-length") is not None:
         return Framing.LENGTH
     return Framing.CHUNKED if http_1_1 else Framing.CLOSE
 
@@ -63,12 +47,12 @@ def head_bytes(
     """
     lines = [
         b"HTTP/1.1 %d %b\r\n" % (head.status, head.reason.translate(None, _CONTROL)),
-        headers.to_client(head.headers, is_event_stream=is_event_stream(head)),
+        headers.to_client(head.fields, is_event_stream=head.is_event_stream),
         own_lines,
     ]
     if framing is Framing.CHUNKED:
         lines.append(b"transfer-encoding: chunked\r\n")
-    elif head.status != 204 and (length := header(head, b"content-length")) is not None:
+    elif head.status != 204 and (length := head.fields.first.get(b"content-length")) is not None:
         lines.append(b"content-length: %b\r\n" % length)
     if not keep_alive:
         lines.append(b"connection: close\r\n")

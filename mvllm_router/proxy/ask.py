@@ -13,12 +13,13 @@ from mvllm_router.pool import Backend
 from mvllm_router.proxy import headers
 from mvllm_router.proxy.client import Client
 from mvllm_router.proxy.connections import Connections
-from mvllm_router.proxy.inspect import model_of, with_model
+from mvllm_router.proxy.inspect import model_of, model_of_object, with_model
 from mvllm_router.proxy.routes import Route
 
 # A server would answer TRACE with what it was sent, the key that the router has for it included.
 # CONNECT asks for a tunnel.
 _NOT_RELAYED = ("TRACE", "CONNECT")
+_HAVE_BODIES = ("POST", "PUT", "PATCH")
 _RELAYED = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 
 
@@ -38,17 +39,15 @@ class Ask:
         """
         if request.method in _NOT_RELAYED:
             raise MethodNotAllowed(f"{request.method} is not relayed.", allow=_RELAYED)
-        fields = request.fields
         self.request = request
         self.route = route
         self.caller: Caller = request.caller or ANYBODY
-        self.lines = headers.to_backend(fields.raw, request.trusted_proxy)
-        self.model = model_of(
-            request.body,
-            fields.get("content-type", ""),
-            request.query,
-            must_be_json=route.json and request.method == "POST",
-        )
+        self.lines = headers.to_backend(request.fields, request.trusted_proxy)
+        if route.json and request.method == "POST":
+            self.model = model_of_object(request.body)
+        else:
+            content_type = request.fields.get("content-type", "")
+            self.model = model_of(request.body, content_type, request.query)
         self.client = Client(
             transport,
             http_1_1=request.http_1_1,
@@ -62,7 +61,7 @@ class Ask:
         Before Python 3.12, `asyncio.wait_for` forgets that its task was cancelled when what
         it waited for is done in the same tick; so this is asked after it.
         """
-        if self.client.gone:
+        if self.client.transport.is_closing():
             raise asyncio.CancelledError
 
 
@@ -72,19 +71,19 @@ def for_backend(ask: Ask, backend: Backend, connections: Connections) -> tuple[b
     body = request.body
     if ask.model is not None and ask.model in backend.spec.aliases:
         body = with_model(body, backend.own_name(ask.model))
-    target = ask.route.path + (f"?{request.query}" if request.query else "")
+    target = f"{ask.route.path}?{request.query}" if request.query else ask.route.path
     lines = [
-        f"{request.method} ".encode("latin-1"),
+        request.method.encode("latin-1"),
         connections.path_prefix,
         target.encode("utf-8", "surrogateescape"),
         b" HTTP/1.1\r\n",
         connections.fixed_lines,
         headers.without(ask.lines, names) if (names := connections.fixed_names) else ask.lines,
     ]
-    if body or request.method in ("POST", "PUT", "PATCH"):
+    if body or request.method in _HAVE_BODIES:
         lines.append(b"content-length: %d\r\n" % len(body))
-    if get_engine(backend.engine).accepts_request_id(request.id):
-        lines.append(f"x-request-id: {request.id}\r\n".encode("latin-1"))
+    if request.id_is_ours or get_engine(backend.engine).accepts_request_id(request.id):
+        lines.append(b"x-request-id: %b\r\n" % request.id.encode("latin-1"))
     lines.append(b"\r\n")
     return b"".join(lines), body
 

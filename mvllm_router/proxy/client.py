@@ -40,11 +40,6 @@ class Client:
         self._is_stream = False
         self._last_pieces = (b"", b"")
 
-    @property
-    def gone(self) -> bool:
-        """Whether nobody is there to read an answer."""
-        return self.transport.is_closing()
-
     def begin(self, head: Head, own_lines: bytes, *, is_stream: bool) -> bytes:
         """Settle how the body will be framed and return the head to write before it."""
         self.begun = True
@@ -59,7 +54,9 @@ class Client:
         """Write the head (once, else b""), a piece of the body, and its end if it is that."""
         if data:
             self._last_pieces = (self._last_pieces[1], data)
-        self._send(begin + frame(data, self._framing, ended=ended))
+        if self._framing is not Framing.LENGTH:
+            data = frame(data, self._framing, ended=ended)
+        self._send(begin + data if begin else data)
 
     def tail(self) -> bytes:
         """Return the last two pieces of the body: the usage figures stand there."""

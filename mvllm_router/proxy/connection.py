@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
 
+from mvllm_router.fields import Fields
 from mvllm_router.proxy.failure import Failure
 
 if TYPE_CHECKING:
@@ -24,21 +25,20 @@ _FRAMED_BY = frozenset((b"content-length", b"transfer-encoding"))
 class Head:
     """The head of an answer. `until_close`: its body ends with the connection (RFC 9112, 6.3)."""
 
-    __slots__ = ("headers", "keeps_alive", "reason", "status", "until_close")
+    __slots__ = ("fields", "is_event_stream", "keeps_alive", "reason", "status", "until_close")
 
     def __init__(
-        self,
-        status: int,
-        reason: bytes,
-        headers: list[tuple[bytes, bytes]],
-        keeps_alive: bool,
-        until_close: bool,
+        self, status: int, reason: bytes, fields: Fields, keeps_alive: bool, until_close: bool
     ) -> None:
         self.status = status
         self.reason = reason
-        self.headers = headers
+        self.fields = fields
         self.keeps_alive = keeps_alive
         self.until_close = until_close
+        # Whether it is a stream of server-sent events that can be read.
+        self.is_event_stream = (fields.first.get(b"content-type") or b"").lower().startswith(
+            b"text/event-stream"
+        ) and not fields.first.get(b"content-encoding")
 
 
 class Receiver(Protocol):
@@ -70,8 +70,8 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_answers_to_head",
         "_data",
+        "_fields",
         "_head",
-        "_headers",
         "_parser",
         "_phase",
         "_pool",
@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
         self._reset()
 
     def _reset(self) -> None:
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._fields = Fields()
         self._reason = b""
         self._head: Head | None = None
         self._since_body = 0  # bytes that brought nothing of the body: heads, trailers
@@ -112,19 +112,20 @@ class Connection(asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Whether a request can be sent: it is open, and nothing has come unasked."""
-        return self._phase is Phase.IDLE and not _is_closing(self.transport)
+        return self._phase is Phase.IDLE
 
     def send(self, head: bytes, body: bytes, receiver: Receiver, *, is_head: bool) -> None:
         """Write one request; `is_head` tells that the answer has no body whatever it says."""
-        if not self.usable or self.transport is None:
+        transport = self.transport
+        if self._phase is not Phase.IDLE or transport is None or transport.is_closing():
             return receiver.lost(Failure.RESET, "closed before it was asked")
         self.receiver = receiver
         self._answers_to_head = is_head
         self._phase = Phase.HEAD
         if len(body) <= _COPIED_BODY:
-            return self.transport.write(head + body)
-        self.transport.write(head)
-        return self.transport.write(body)
+            return transport.write(head + body)
+        transport.write(head)
+        return transport.write(body)
 
     def release(self) -> None:
         """Give the connection back after a whole answer, for the next request.
@@ -135,7 +136,8 @@ class Connection(asyncio.Protocol):
         if self._phase is not Phase.ENDED or self._surplus or self.unsent:
             return self.abort()
         self.receiver = None
-        self.resume_reading()
+        if self._reading_paused:
+            self.resume_reading()
         self._reset()
         self._phase = Phase.IDLE
         return self._pool.put_back(self)
@@ -180,7 +182,15 @@ class Connection(asyncio.Protocol):
         if receiver is None:  # nobody asked for this; never read it as the next answer
             self._pool.forget(self)
             return self.abort()
-        problem = self._parse(data)
+        problem = ""
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self._phase is not Phase.ENDED:
+                problem = _reason(error)
+            self._surplus = True  # what follows a whole answer is not the answer's fault
+        if not self._data:
+            problem = problem or self._out_of_proportion(len(data))
         self._hand_on(receiver)
         if problem and self.receiver is receiver:
             self.receiver = None
@@ -188,18 +198,9 @@ class Connection(asyncio.Protocol):
             return self.abort()
         return None
 
-    def _parse(self, data: bytes) -> str:
-        """Feed the parser; return what is wrong with the answer, or "".
-
-        What follows a whole answer is not the answer's fault: the connection just ends.
-        """
-        try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self._phase is not Phase.ENDED:
-                return _reason(error)
-            self._surplus = True
-        self._since_body = 0 if self._data else self._since_body + len(data)
+    def _out_of_proportion(self, size: int) -> str:
+        """Count what brought nothing of the body; return what there is too much of, if anything."""
+        self._since_body += size
         if self._since_body > _LONGEST_HEAD and self._phase is not Phase.ENDED:
             return f"its head or its trailers are longer than {_LONGEST_HEAD} bytes"
         return ""
@@ -238,26 +239,30 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase is Phase.HEAD:  # else it is a trailer
-            self._headers.append((name, value))
+            fields = self._fields
+            fields.raw.append((name, value))
+            fields.first.setdefault(name.lower(), value)
 
     def on_headers_complete(self) -> None:
         if self._phase is not Phase.HEAD:
             return
         status = self._parser.get_status_code()
-        headers, self._headers = self._headers, []
+        fields = self._fields
         if status < 200:  # an interim answer; the real one follows
             self._reason = b""
+            self._fields = Fields()
             return
         no_body = self._answers_to_head or status in (204, 304)
-        unframed = not any(name.lower() in _FRAMED_BY for name, _ in headers)
+        unframed = _FRAMED_BY.isdisjoint(fields.first)
         self._until_close = unframed and not no_body
         keeps_alive = self._parser.should_keep_alive() and not self._answers_to_head
-        self._head = Head(status, self._reason, headers, keeps_alive, self._until_close)
+        self._head = Head(status, self._reason, fields, keeps_alive, self._until_close)
         self._phase = Phase.ENDED if self._answers_to_head else Phase.BODY
 
     def on_body(self, data: bytes) -> None:
         if self._phase is Phase.BODY:
             self._data.append(data)
+            self._since_body = 0
 
     def on_message_complete(self) -> None:
         if self._phase is Phase.BODY:

@@ -56,8 +56,10 @@ class Connections:
         self._host = url.hostname or ""
         self._port = url.port or (443 if url.scheme == "https" else 80)
         self._is_tls = url.scheme == "https"
-        self.path_prefix = quote(url.path.rstrip("/"), safe=_PATH).encode("ascii")
+        # What stands between the method and the path.
+        self.path_prefix = b" " + quote(url.path.rstrip("/"), safe=_PATH).encode("ascii")
         self.fixed_lines = _fixed_lines(spec, url.netloc)
+        self.name_line = f"x-router-backend: {spec.name}\r\n".encode("latin-1")
         # Of these a client's own are left out: the configured ones count.
         self.fixed_names = frozenset(name.lower().encode() for name, _ in spec.headers)
 

@@ -57,7 +57,7 @@ class Dispatch:
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        return self._queue.count
 
     async def lease(
         self,
@@ -77,7 +77,7 @@ class Dispatch:
             NoBackend: none that may have it is up.
             Overloaded: too many wait already, or no place came free in time.
         """
-        if self._queue:  # time alone may have made a place, and others came before
+        if self._queue.count:  # time alone may have made a place, and others came before
             self.hand_over()
         candidates = self._candidates(model, tried)
         if not candidates and again is not None and not (again.removed or again.draining):
@@ -131,7 +131,7 @@ class Dispatch:
     # --- waiting
 
     async def _wait(self, model: str | None, tried: Collection[Backend]) -> Lease:
-        if len(self._queue) >= self.rules.limit:
+        if self._queue.count >= self.rules.limit:
             raise Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
         loop = asyncio.get_running_loop()
         waiter = Waiter(model, tried, loop.create_future())
@@ -168,7 +168,7 @@ class Dispatch:
                 waiter.tell.set_exception(error)
 
     def _on_release(self, backend: Backend) -> None:
-        if self._queue:
+        if self._queue.count:
             self.hand_over()
 
     def hand_over(self) -> None:

@@ -9,16 +9,16 @@ backend's connection reads is written to the client's connection at once.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from mvllm_router.errors import AttemptsFailed, RouterError, Silence
+from mvllm_router.front.steps import Signal
 from mvllm_router.pool import Backend
 from mvllm_router.proxy import hidden, sse
-from mvllm_router.proxy.answer import is_event_stream, retry_after
+from mvllm_router.proxy.answer import retry_after
 from mvllm_router.proxy.attempts import Trouble
 from mvllm_router.proxy.client import Client
 from mvllm_router.proxy.connection import Connection, Head
@@ -75,8 +75,11 @@ class Request(Protocol):
         """Learn that an answer begins to go out, a good one or not: no other attempt follows."""
 
 
-class Exchange:
-    """Receives from a connection, decides, and writes to a client. Used once."""
+class Exchange(Signal[Outcome]):
+    """Receives from a connection, decides, and writes to a client. Used once.
+
+    It is the signal of its own end.
+    """
 
     __slots__ = (
         "_arrived",
@@ -92,7 +95,6 @@ class Exchange:
         "backend",
         "client",
         "connection",
-        "done",
         "head",
         "last_byte",
         "passing",
@@ -118,10 +120,10 @@ class Exchange:
             end_is_marked: the last event of a whole stream is known, as of chats.
             hide_errors: the client is not told what a server says when it fails.
         """
+        super().__init__()
         self.client = client
         self.backend = backend
         self.connection: Connection | None = None
-        self.done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self.head: Head | None = None
         self.last_byte = time.monotonic()
         self.passing = False  # something of the answer has gone out
@@ -157,7 +159,7 @@ class Exchange:
             error = AttemptsFailed(f"The server was lost: {failure.value}")
             self._break_off(error, failure, detail)
         else:
-            self._finish(failed(failure, detail))
+            self.fire(failed(failure, detail))
 
     # --- from the relay
 
@@ -168,16 +170,16 @@ class Exchange:
             error = Silence(f"The server was silent for {seconds:g} s")
             self._break_off(error, Failure.SILENT, "")
         else:
-            self._finish(failed(Failure.SILENT, f"{seconds:g} s"))
+            self.fire(failed(Failure.SILENT, f"{seconds:g} s"))
 
     def stop(self, error: RouterError) -> None:
         """End because the router stops: the client is told, in whatever way is left."""
         self._leave_connection(ended=False)
         if self.passing:
             self.client.break_off(error)
-            self._finish(Outcome(Result.BROKEN, "the router stopped"))  # not the backend's fault
-        elif not self.done.done():
-            self.done.set_exception(error)
+            self.fire(Outcome(Result.BROKEN, "the router stopped"))  # not the backend's fault
+        else:
+            self.fail(error)
 
     def abandon(self) -> None:
         """End because the client has left; the backend is told. Harmless after the end."""
@@ -208,7 +210,7 @@ class Exchange:
     # --- deciding and passing on
 
     def _begin(self, head: Head, data: bytes | bytearray, ended: bool) -> None:
-        is_stream = is_event_stream(head)
+        is_stream = head.is_event_stream
         verdict, trouble, reason = judge(
             head.status, is_stream, data, ended, self._may_move, searched=self._searched
         )
@@ -217,7 +219,7 @@ class Exchange:
             self._searched = len(data)
         elif verdict is Verdict.MOVE:
             self._leave_connection(ended)
-            self._finish(Outcome(Result.MOVED, reason, trouble=trouble))
+            self.fire(Outcome(Result.MOVED, reason, trouble=trouble))
         else:
             self._trouble = trouble, reason
             self._commit(head, bytes(data), ended, is_stream)
@@ -256,7 +258,7 @@ class Exchange:
                 data += self._cutter.rest()
             if self._hide_errors:
                 data = hidden.events(data)
-        if ended and self._ends_too_early(data):
+        if ended and self._cutter is not None and self._ends_too_early(data):
             self.client.write(begin, data, ended=False)
             self._leave_connection(ended)
             return self.lost(Failure.RESET, "the stream ended too early")
@@ -266,13 +268,13 @@ class Exchange:
             trouble, reason = self._trouble
             if self._cutter is not None and trouble is None:
                 trouble, reason = how_it_ended(self.client.tail())
-            self._finish(Outcome(Result.ANSWERED, reason, trouble=trouble) if trouble else ANSWERED)
+            self.fire(Outcome(Result.ANSWERED, reason, trouble=trouble) if trouble else ANSWERED)
         return None
 
     def _ends_too_early(self, last: bytes) -> bool:
         """Tell whether a stream was cut whose end is only that of its connection."""
         assert self.head is not None
-        if self._cutter is None or not self.head.until_close or not self._end_is_marked:
+        if not self.head.until_close or not self._end_is_marked:
             return False
         tail = self.client.tail() + last
         return not any(mark in tail for mark in _STREAM_ENDS)
@@ -281,11 +283,7 @@ class Exchange:
 
     def _break_off(self, error: RouterError, failure: Failure, detail: str) -> None:
         self.client.break_off(error)
-        self._finish(Outcome(Result.BROKEN, failure.value, failure, detail))
-
-    def _finish(self, outcome: Outcome) -> None:
-        if not self.done.done():
-            self.done.set_result(outcome)
+        self.fire(Outcome(Result.BROKEN, failure.value, failure, detail))
 
     def _leave_connection(self, ended: bool) -> None:
         connection, self.connection = self.connection, None

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
+from mvllm_router.fields import Fields
 from mvllm_router.front.forwarded import FORWARDED_FOR, forwarded_for
-from mvllm_router.front.request import RawHeaders
 
 # They belong to one connection (RFC 9110, section 7.6.1), not to the message.
 HOP_BY_HOP = frozenset(
@@ -67,34 +66,34 @@ _NOT_TO_CLIENTS = (
         b"x-router-attempts",
     }
 )
-_STREAM_HEADERS = frozenset((b"x-accel-buffering", b"cache-control"))
+_NOT_IN_STREAMS = _NOT_TO_CLIENTS | {b"x-accel-buffering", b"cache-control"}
 
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
-def named_by_connection(headers: RawHeaders) -> frozenset[bytes]:
+def named_by_connection(fields: Fields) -> frozenset[bytes]:
     """Return the names, in lower case, that `Connection` declares to be hop-by-hop too."""
     names = [
-        name.strip().lower()
-        for key, value in headers
-        if key.lower() == b"connection"
-        for name in value.split(b",")
+        each.strip().lower()
+        for name, value in fields.raw
+        if name.lower() == b"connection"
+        for each in value.split(b",")
     ]
     return frozenset(names)
 
 
-def to_backend(headers: RawHeaders, proxy: str | None = None) -> bytes:
+def to_backend(fields: Fields, proxy: str | None = None) -> bytes:
     """Return the lines of a request that a backend gets, each with its line end.
 
     `proxy` is the address of the trusted proxy that sent it, if one did: then what it says of
     its client goes on, and its own address with it.
     """
     if proxy is None:
-        return _lines(headers, _barred(_NOT_FROM_CLIENTS, headers))
-    barred = _barred(_NOT_TO_BACKENDS, headers)
-    chain = [] if FORWARDED_FOR in barred else [forwarded_for(headers)]
+        return fields.lines(_barred(_NOT_FROM_CLIENTS, fields))
+    barred = _barred(_NOT_TO_BACKENDS, fields)
+    chain = [] if FORWARDED_FOR in barred else [forwarded_for(fields.raw)]
     chain = [*filter(None, chain), proxy.encode("ascii")]
-    lines = _lines(headers, barred | {FORWARDED_FOR})
+    lines = fields.lines(barred | {FORWARDED_FOR})
     return lines + b"x-forwarded-for: %b\r\n" % b", ".join(chain)
 
 
@@ -108,28 +107,20 @@ def without(lines: bytes, names: frozenset[bytes]) -> bytes:
     return b"".join(kept)
 
 
-def to_client(headers: RawHeaders, *, is_event_stream: bool) -> bytes:
+def to_client(fields: Fields, *, is_event_stream: bool) -> bytes:
     """Return the lines of an answer that a client gets, each with its line end.
 
     A server-sent stream is marked so that no cache or proxy on the way holds it back.
     """
-    barred = _barred(_NOT_TO_CLIENTS, headers)
     if not is_event_stream:
-        return _lines(headers, barred)
-    kept = _lines(headers, barred | _STREAM_HEADERS)
+        return fields.lines(_barred(_NOT_TO_CLIENTS, fields))
+    kept = fields.lines(_barred(_NOT_IN_STREAMS, fields))
     return kept + b"x-accel-buffering: no\r\ncache-control: no-cache\r\n"
 
 
-def _barred(names: frozenset[bytes], headers: RawHeaders) -> frozenset[bytes]:
+def _barred(names: frozenset[bytes], fields: Fields) -> frozenset[bytes]:
     """Return `names` and those that the message declares to be hop-by-hop."""
-    named = named_by_connection(headers)
-    return names | named if named else names
-
-
-def _lines(headers: RawHeaders, barred: Iterable[bytes]) -> bytes:
-    return b"".join(
-        [b"%b: %b\r\n" % (key, value) for key, value in headers if key.lower() not in barred]
-    )
+    return names | named_by_connection(fields) if b"connection" in fields.first else names
 
 
 def usable_request_id(given: bytes) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from mvllm_router.errors import AttemptsFailed
-from mvllm_router.proxy.answer import header
+from mvllm_router.fields import fields_of
 from mvllm_router.proxy.connection import Head
 
 _ERROR = AttemptsFailed("The server failed this request.")
@@ -22,16 +22,16 @@ def answer(head: Head) -> tuple[Head, bytes]:
         (b"content-type", b"application/json; charset=utf-8"),
         (b"content-length", b"%d" % len(body)),
     ]
-    asked = header(head, b"retry-after")
+    asked = head.fields.first.get(b"retry-after")
     if asked is not None:
         headers.append((b"retry-after", asked))
-    return Head(head.status, head.reason, headers, head.keeps_alive, False), body
+    return Head(head.status, head.reason, fields_of(headers), head.keeps_alive, False), body
 
 
 def stream(head: Head) -> Head:
     """Return the head of a stream whose events may get another text, and so another length."""
-    headers = [(name, value) for name, value in head.headers if name.lower() != b"content-length"]
-    return Head(head.status, head.reason, headers, head.keeps_alive, head.until_close)
+    raw = [(name, value) for name, value in head.fields.raw if name.lower() != b"content-length"]
+    return Head(head.status, head.reason, fields_of(raw), head.keeps_alive, head.until_close)
 
 
 def events(data: bytes) -> bytes:

@@ -35,24 +35,30 @@ _BEGINS_OBJECT = re.compile(rb"[ \t\r\n]*\{")
 _NOT_READABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def model_of(body: bytes, content_type: str, query: str, *, must_be_json: bool) -> str | None:
-    """Return the model that a request names, or None.
+def model_of_object(body: bytes) -> str | None:
+    """Return the model that a request names whose route takes a JSON object and nothing else.
+
+    Raises:
+        BadRequest: the body is none.
+    """
+    try:
+        return _name(_wanted.decode(body).model)
+    except _NOT_READABLE as error:
+        raise BadRequest(f"The request body is not a JSON object: {error}") from None
+
+
+def model_of(body: bytes, content_type: str, query: str) -> str | None:
+    """Return the model that any other request names, or None.
 
     Args:
         body: the whole body.
         content_type: as the client sent it, "" if it did not.
         query: the query string without its question mark; it counts where no server would look
             for the model in the body.
-        must_be_json: the route takes a JSON object and nothing else.
 
     Raises:
-        BadRequest: it has to be a JSON object and is not, or a form names several models.
+        BadRequest: a form names several models.
     """
-    if must_be_json:
-        try:
-            return _name(_wanted.decode(body).model)
-        except _NOT_READABLE as error:
-            raise BadRequest(f"The request body is not a JSON object: {error}") from None
     if content_type.lower().startswith("multipart/"):
         return _model_of_form(body)
     try:

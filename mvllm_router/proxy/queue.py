@@ -42,22 +42,19 @@ class Queue(Generic[T]):
     Joining, leaving and finding who is first cost the same however many wait.
     """
 
-    __slots__ = ("_count", "_joined", "_kinds")
+    __slots__ = ("_joined", "_kinds", "count")
 
     def __init__(self) -> None:
         self._kinds: dict[Kind, OrderedDict[int, Ticket[T]]] = {}
         self._joined = 0  # all that ever joined
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
+        self.count = 0
 
     def join(self, ticket: Ticket[T]) -> None:
         """Put `ticket` behind all others."""
         self._joined += 1
         ticket.number = self._joined
         self._kinds.setdefault(ticket.kind, OrderedDict())[ticket.number] = ticket
-        self._count += 1
+        self.count += 1
 
     def leave(self, ticket: Ticket[T]) -> bool:
         """Take `ticket` out; return whether it was still in."""
@@ -66,7 +63,7 @@ class Queue(Generic[T]):
             return False
         if not waiting:
             del self._kinds[ticket.kind]
-        self._count -= 1
+        self.count -= 1
         return True
 
     def first_of_each_kind(self) -> list[Ticket[T]]:
@@ -78,5 +75,5 @@ class Queue(Generic[T]):
         """Take all out, in the order of arrival."""
         every = [ticket for waiting in self._kinds.values() for ticket in waiting.values()]
         self._kinds.clear()
-        self._count = 0
+        self.count = 0
         return sorted(every, key=lambda ticket: ticket.number)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mvllm_router.errors import AttemptsFailed, ModelNotFound, NoBackend, Silence
 from mvllm_router.front.request import Request
+from mvllm_router.front.steps import in_task
 from mvllm_router.pool import Backend, Lease, Pool
 from mvllm_router.proxy import sse
 from mvllm_router.proxy.ask import Ask, for_backend
@@ -26,6 +27,10 @@ from mvllm_router.tasks import happens
 log = logging.getLogger(__name__)
 
 
+# How an attempt ends that has answered the client.
+_ENDS = (Result.ANSWERED, Result.BROKEN)
+
+
 @dataclass(slots=True)
 class Limits:
     """What a request may take; reloads change it. Seconds, and attempts after the first."""
@@ -37,22 +42,19 @@ class Limits:
     hide_errors: bool = False
 
 
-class Serving:
-    """One request while it is served: the ask, its attempts, and the decision between them.
+class Serving(Attempts):
+    """The attempts of one request while it is served; `lease` is that of the one that runs."""
 
-    `lease` is that of the attempt that runs.
-    """
+    __slots__ = ("ask", "lease", "pool")
 
-    __slots__ = ("ask", "attempts", "lease", "pool")
-
-    def __init__(self, ask: Ask, attempts: Attempts, pool: Pool) -> None:
+    def __init__(self, ask: Ask, dispatch: Dispatch, budget: RetryBudget, max_retries: int) -> None:
+        super().__init__(ask.model, dispatch, budget, max_retries)
         self.ask = ask
-        self.attempts = attempts
-        self.pool = pool
+        self.pool = dispatch.pool
         self.lease: Lease | None = None
 
     def may_move(self, trouble: Trouble, asked: float | None) -> bool:
-        return self.attempts.may_go_on(trouble, asked)
+        return self.may_go_on(trouble, asked)
 
     def commit(self, *, good: bool) -> None:
         """Let a trial succeed as its answer begins: a stream may go on for minutes.
@@ -88,12 +90,6 @@ class Relay:
             raise asyncio.CancelledError
         ask = Ask(request, route, transport)
         ask.caller.admit(ask.model)
-        try:
-            await self._answer(ask)
-        finally:
-            ask.caller.release()
-
-    async def _answer(self, ask: Ask) -> None:
         self.budget.request()
         try:
             await self._attempts(ask)
@@ -101,25 +97,24 @@ class Relay:
             if not ask.client.begun:
                 raise  # it is answered with an error
             log.exception("a request failed inside the router after its answer had begun")
-            ask.client.transport.abort()
+            transport.abort()
+        finally:
+            ask.caller.release()
 
     # --- attempts
 
     async def _attempts(self, ask: Ask) -> None:
-        attempts = Attempts(ask.model, self.dispatch, self.budget, self.limits.max_retries)
-        serving = Serving(ask, attempts, self.pool)
+        attempts = Serving(ask, self.dispatch, self.budget, self.limits.max_retries)
         while True:
-            serving.lease = lease = await self._lease(attempts)
+            attempts.lease = lease = await self._lease(attempts)
             try:
-                ask.leave_if_gone()
                 attempts.begin(lease.backend)
-                exchange, outcome = await self._attempt(serving, lease.backend)
+                exchange, outcome = await self._attempt(attempts, lease.backend)
                 self._judge(lease, exchange, outcome)
             finally:
                 lease.release()
-            if exchange is not None and outcome.result in (Result.ANSWERED, Result.BROKEN):
-                self._finished(ask, exchange, outcome, attempts.count)
-                return
+            if exchange is not None and outcome.result in _ENDS:
+                return self._finished(ask, exchange, outcome, attempts.count)
             self._note_failure(attempts, ask, lease.backend, outcome)
             if outcome.result is Result.FAILED:
                 self._go_on_or_raise(attempts, outcome)
@@ -161,60 +156,60 @@ class Relay:
             outcome.describe(),
         )
 
-    async def _attempt(self, serving: Serving, backend: Backend) -> tuple[Exchange | None, Outcome]:
+    async def _attempt(
+        self, attempts: Serving, backend: Backend
+    ) -> tuple[Exchange | None, Outcome]:
         """Ask one backend; a pooled connection that died while idle is replaced unseen."""
         connections = self.connections(backend)
         connection = connections.idle()
         if connection is not None:
-            exchange = self._exchange(serving, backend)
-            outcome = await self._run(serving.ask, backend, connections, connection, exchange)
+            exchange = self._exchange(attempts, backend, connections)
+            outcome = await self._run(attempts.ask, connections, connection, exchange)
             if outcome.failure is not Failure.RESET or exchange.head is not None:
                 return exchange, outcome
+        await in_task()
         try:
             connection = await connections.open(self.limits.connect_timeout)
         except CannotConnect as error:
             return None, failed(error.failure, error.detail)
-        exchange = self._exchange(serving, backend)
-        return exchange, await self._run(serving.ask, backend, connections, connection, exchange)
+        exchange = self._exchange(attempts, backend, connections)
+        return exchange, await self._run(attempts.ask, connections, connection, exchange)
 
-    def _exchange(self, serving: Serving, backend: Backend) -> Exchange:
-        ask = serving.ask
-        permit = ask.request.permit
-        own_lines = (
-            f"x-request-id: {ask.request.id}\r\nx-router-backend: {backend.name}\r\n"
-            f"x-router-attempts: {serving.attempts.count}\r\n"
+    def _exchange(self, attempts: Serving, backend: Backend, connections: Connections) -> Exchange:
+        ask = attempts.ask
+        request, permit = ask.request, ask.request.permit
+        own_lines = b"x-request-id: %b\r\n%bx-router-attempts: %d\r\n" % (
+            request.id.encode("latin-1"),
+            connections.name_line,
+            attempts.count,
         )
         return Exchange(
             ask.client,
             backend,
-            own_lines.encode("latin-1") + (permit.lines if permit else b""),
-            serving,
-            arrived=ask.request.arrived,
+            own_lines + permit.lines if permit else own_lines,
+            attempts,
+            arrived=request.arrived,
             end_is_marked=ask.route.end_is_marked,
             hide_errors=self.limits.hide_errors,
         )
 
     async def _run(
-        self,
-        ask: Ask,
-        backend: Backend,
-        connections: Connections,
-        connection: Connection,
-        exchange: Exchange,
+        self, ask: Ask, connections: Connections, connection: Connection, exchange: Exchange
     ) -> Outcome:
         if self._stopping.is_set():  # it stopped while the connection was made
             connection.abort()
             raise _stopped()
         exchange.connection = connection
         self.active.add(exchange)
-        ask.request.connection.attach(exchange)
+        front = ask.request.connection
+        front.attach(exchange)
         try:
             ask.leave_if_gone()
-            head, body = for_backend(ask, backend, connections)
+            head, body = for_backend(ask, exchange.backend, connections)
             connection.send(head, body, exchange, is_head=ask.client.is_head)
-            return await exchange.done
+            return await exchange
         finally:
-            ask.request.connection.detach()
+            front.detach()
             self.active.discard(exchange)
             exchange.abandon()  # does nothing after a whole answer
 

@@ -40,8 +40,9 @@ _SHORT = ("chat/completions", "completions", "embeddings")
 
 _END_IS_MARKED = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages")
 
-_KNOWN = {path: Route(path, path, True, path in _END_IS_MARKED) for path in _JSON_ROUTES}
-_KNOWN |= {f"/{name}": _KNOWN[f"/v1/{name}"] for name in _SHORT}
+# The relayed paths that have a name of their own.
+KNOWN = {path: Route(path, path, True, path in _END_IS_MARKED) for path in _JSON_ROUTES}
+KNOWN |= {f"/{name}": KNOWN[f"/v1/{name}"] for name in _SHORT}
 
 
 # Segments that servers and proxies on the way resolve, and so would leave /v1/ by. Some leave out
@@ -53,7 +54,7 @@ _MOST_DECODED = 4
 
 def relayed(path: str) -> Route | None:
     """Return how `path` (without its query) is relayed; None if it is not."""
-    route = _KNOWN.get(path)
+    route = KNOWN.get(path)
     if route is None and path.startswith("/v1/") and not _leads_out(path):
         return Route("/v1/*", path, False)
     return route

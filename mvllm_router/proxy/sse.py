@@ -116,10 +116,13 @@ def usage(tail: bytes) -> tuple[int, int] | None:
     Args:
         tail: the last bytes of a JSON answer or of a stream.
     """
-    begins = [found.end() for found in _USAGE.finditer(tail)]
-    if not begins:
-        return None
-    last = begins[-1]  # some engines repeat it in each event
+    last = len(tail)
+    while True:  # some engines repeat it in each event, and end with one that is null
+        last = tail.rfind(b'"usage"', 0, last)
+        if last < 0:
+            return None
+        if _USAGE.match(tail, last):
+            break
     prompt = _PROMPT_TOKENS.search(tail, last)
     completion = _COMPLETION_TOKENS.search(tail, last)
     if prompt is None and completion is None:

@@ -42,7 +42,7 @@ def pool_of_one() -> Pool:
 
 def test_every_relayed_route_is_in_the_table_and_no_other() -> None:
     table = section(PAGE, "Relayed routes")
-    assert set(first_cells(table)) == {*routes._KNOWN, "/v1/{path}"}
+    assert set(first_cells(table)) == {*routes.KNOWN, "/v1/{path}"}
 
 
 def test_relayed_routes_are_counted_under_the_names_in_the_table() -> None:

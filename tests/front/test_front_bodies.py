@@ -187,7 +187,7 @@ async def test_a_request_that_goes_to_another_server_is_counted_once(
 
 def request_of(bodies: Bodies) -> Request:
     connection: Any = None
-    fields = Fields([], [])
+    fields = Fields()
     return Request(connection, bodies, "POST", "/", fields, http_1_1=True, keep_alive=True)
 
 

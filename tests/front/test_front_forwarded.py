@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mvllm_router.fields import fields_of
 from mvllm_router.front.forwarded import TrustedProxies
 from mvllm_router.proxy.headers import to_backend
 
@@ -61,11 +62,11 @@ def test_the_client_is_the_first_from_the_right_that_is_no_trusted_proxy(
 
 
 def test_what_anybody_says_of_whom_it_asks_for_does_not_reach_a_server() -> None:
-    assert to_backend([*FORWARDING, (b"a", b"b")]) == b"a: b\r\n"
+    assert to_backend(fields_of([*FORWARDING, (b"a", b"b")])) == b"a: b\r\n"
 
 
 def test_what_a_trusted_proxy_says_does_with_its_address_added() -> None:
-    passed = to_backend([*FORWARDING, (b"a", b"b")], proxy="10.0.0.1")
+    passed = to_backend(fields_of([*FORWARDING, (b"a", b"b")]), proxy="10.0.0.1")
     kept = [header for header in FORWARDING if header[0] != b"X-Forwarded-For"]
     assert passed == (
         b"".join(b"%b: %b\r\n" % header for header in kept)
@@ -75,15 +76,15 @@ def test_what_a_trusted_proxy_says_does_with_its_address_added() -> None:
 
 def test_several_lines_become_one_in_their_order() -> None:
     headers = [(b"X-Forwarded-For", b"1.1.1.1, 2.2.2.2"), (b"x-forwarded-for", b"3.3.3.3")]
-    assert to_backend(headers, proxy="fd00::1") == (
+    assert to_backend(fields_of(headers), proxy="fd00::1") == (
         b"x-forwarded-for: 1.1.1.1, 2.2.2.2, 3.3.3.3, fd00::1\r\n"
     )
 
 
 def test_a_trusted_proxy_that_says_nothing_is_itself_the_first() -> None:
-    assert to_backend([], proxy="10.0.0.1") == b"x-forwarded-for: 10.0.0.1\r\n"
+    assert to_backend(fields_of([]), proxy="10.0.0.1") == b"x-forwarded-for: 10.0.0.1\r\n"
 
 
 def test_a_chain_that_is_declared_to_end_here_ends_here() -> None:
     headers = [(b"Connection", b"x-forwarded-for"), (b"X-Forwarded-For", b"1.1.1.1")]
-    assert to_backend(headers, proxy="10.0.0.1") == b"x-forwarded-for: 10.0.0.1\r\n"
+    assert to_backend(fields_of(headers), proxy="10.0.0.1") == b"x-forwarded-for: 10.0.0.1\r\n"

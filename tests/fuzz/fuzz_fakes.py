@@ -107,7 +107,7 @@ class Told:
         shown = head and (
             head.status,
             head.reason,
-            tuple(head.headers),
+            tuple(head.fields.raw),
             head.keeps_alive,
             head.until_close,
         )

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mvllm_router.errors import BadRequest
+from mvllm_router.fields import fields_of
 from mvllm_router.front.forwarded import TrustedProxies
 from mvllm_router.proxy import headers
 from mvllm_router.proxy.inspect import model_of, with_model
@@ -91,7 +92,7 @@ queries = st.one_of(
 
 def finds(body: bytes, content_type: str = JSON_TYPE, query: str = "") -> str | None:
     try:
-        return model_of(body, content_type, query, must_be_json=False)
+        return model_of(body, content_type, query)
     except BadRequest:  # a form that names two
         return None
 
@@ -217,7 +218,7 @@ def stripped(pairs: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
 def test_a_server_gets_all_headers_but_those_of_the_connection_and_keys(
     given: list[tuple[bytes, bytes]], proxy: str | None
 ) -> None:
-    got = lines_of(headers.to_backend(given, proxy))
+    got = lines_of(headers.to_backend(fields_of(given), proxy))
     gone = HOP_BY_HOP | SECRET | WRITTEN_BY_THE_ROUTER | named(given)
     chain = [value for name, value in got if name.lower() == b"x-forwarded-for"]
     assert len(chain) == (proxy is not None)
@@ -231,7 +232,7 @@ def test_a_server_gets_all_headers_but_those_of_the_connection_and_keys(
 def test_a_client_gets_all_headers_but_those_of_the_connection_and_the_router(
     given: list[tuple[bytes, bytes]], is_event_stream: bool
 ) -> None:
-    got = lines_of(headers.to_client(given, is_event_stream=is_event_stream))
+    got = lines_of(headers.to_client(fields_of(given), is_event_stream=is_event_stream))
     marks = [(b"x-accel-buffering", b"no"), (b"cache-control", b"no-cache")]
     gone = HOP_BY_HOP | named(given)
     gone |= {b"content-length", b"x-request-id", b"x-router-backend", b"x-router-attempts"}

@@ -5,13 +5,12 @@ from __future__ import annotations
 import httptools
 import pytest
 
+from mvllm_router.fields import fields_of
 from mvllm_router.proxy.answer import (
     Framing,
     frame,
     framing_of,
     head_bytes,
-    header,
-    is_event_stream,
 )
 from mvllm_router.proxy.connection import Head
 
@@ -22,7 +21,7 @@ SSE_TYPE = (b"Content-Type", b"text/event-stream; charset=utf-8")
 
 
 def head(*headers: tuple[bytes, bytes], status: int = 200, reason: bytes = b"OK") -> Head:
-    return Head(status, reason, list(headers), keeps_alive=True, until_close=False)
+    return Head(status, reason, fields_of(headers), keeps_alive=True, until_close=False)
 
 
 def length(count: int) -> tuple[bytes, bytes]:
@@ -134,13 +133,13 @@ def test_a_stream_is_marked_as_one() -> None:
     ],
 )
 def test_a_stream_of_events_that_can_be_read_is_known(answer: Head, expected: bool) -> None:
-    assert is_event_stream(answer) is expected
+    assert answer.is_event_stream is expected
 
 
 def test_the_first_value_of_a_header_is_found_in_any_case() -> None:
     answer = head((b"X-A", b"1"), (b"x-a", b"2"))
-    assert header(answer, b"x-a") == b"1"
-    assert header(answer, b"x-b") is None
+    assert answer.fields.first.get(b"x-a") == b"1"
+    assert answer.fields.first.get(b"x-b") is None
 
 
 def test_where_there_is_no_body_nothing_of_one_goes_out() -> None:

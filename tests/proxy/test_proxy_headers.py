@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from mvllm_router.fields import RawHeaders, fields_of
 from mvllm_router.proxy.headers import (
     HOP_BY_HOP,
-    RawHeaders,
     named_by_connection,
     to_backend,
     to_client,
@@ -16,15 +16,15 @@ from mvllm_router.proxy.headers import (
 
 
 def answer_lines(*headers: tuple[bytes, bytes]) -> bytes:
-    return to_client(headers, is_event_stream=False)
+    return to_client(fields_of(headers), is_event_stream=False)
 
 
 def stream_lines(*headers: tuple[bytes, bytes]) -> bytes:
-    return to_client(headers, is_event_stream=True)
+    return to_client(fields_of(headers), is_event_stream=True)
 
 
 def request_lines(*headers: tuple[bytes, bytes]) -> bytes:
-    return to_backend(headers)
+    return to_backend(fields_of(headers))
 
 
 KEPT: RawHeaders = [
@@ -40,8 +40,8 @@ KEPT: RawHeaders = [
 
 def test_all_else_passes_as_it_was_written_and_in_its_order() -> None:
     expected = b"".join(b"%b: %b\r\n" % header for header in KEPT)
-    assert to_backend(KEPT) == expected
-    assert to_client(KEPT, is_event_stream=False) == expected
+    assert to_backend(fields_of(KEPT)) == expected
+    assert to_client(fields_of(KEPT), is_event_stream=False) == expected
 
 
 @pytest.mark.parametrize("lines", [request_lines, answer_lines, stream_lines])
@@ -72,8 +72,8 @@ def test_headers_that_connection_names_end_here_in_both_directions(lines) -> Non
 
 
 def test_connection_may_name_nothing() -> None:
-    assert named_by_connection([(b"a", b"b")]) == frozenset()
-    assert named_by_connection([(b"Connection", b"Keep-Alive")]) == {b"keep-alive"}
+    assert named_by_connection(fields_of([(b"a", b"b")])) == frozenset()
+    assert named_by_connection(fields_of([(b"Connection", b"Keep-Alive")])) == {b"keep-alive"}
 
 
 @pytest.mark.parametrize("lines", [request_lines, answer_lines])
@@ -88,7 +88,7 @@ def test_duplicates_are_kept_each_with_its_value(lines) -> None:  # type: ignore
     [b"Host", b"Content-Length", b"Expect", b"Authorization", b"X-Api-Key", b"X-Request-Id"],
 )
 def test_what_the_router_writes_itself_and_credentials_do_not_reach_a_server(name: bytes) -> None:
-    assert to_backend([(name, b"x"), (name.lower(), b"y")]) == b""
+    assert to_backend(fields_of([(name, b"x"), (name.lower(), b"y")])) == b""
 
 
 @pytest.mark.parametrize(

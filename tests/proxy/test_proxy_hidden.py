@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from mvllm_router.fields import fields_of
 from mvllm_router.proxy import hidden
-from mvllm_router.proxy.answer import header, retry_after
+from mvllm_router.proxy.answer import retry_after
 from mvllm_router.proxy.connection import Head
 
 SECRET = b"Traceback: /opt/models/secret.gguf on 10.0.0.7"
@@ -15,7 +16,7 @@ PLAIN = "The server failed this request."
 
 
 def head(status: int = 500, *headers: tuple[bytes, bytes], until_close: bool = False) -> Head:
-    return Head(status, b"Oh Dear", list(headers), True, until_close)
+    return Head(status, b"Oh Dear", fields_of(headers), True, until_close)
 
 
 def errors_in(data: bytes) -> list[str]:
@@ -34,8 +35,8 @@ def test_an_answer_keeps_its_status_and_loses_its_text(status: int) -> None:
 
 def test_an_answer_is_framed_by_its_new_length() -> None:
     shown, body = hidden.answer(head(500, (b"Content-Length", b"99999"), until_close=True))
-    assert header(shown, b"content-length") == b"%d" % len(body)
-    assert header(shown, b"content-type") == b"application/json; charset=utf-8"
+    assert shown.fields.first.get(b"content-length") == b"%d" % len(body)
+    assert shown.fields.first.get(b"content-type") == b"application/json; charset=utf-8"
     assert not shown.until_close
 
 
@@ -50,7 +51,7 @@ def test_of_a_servers_headers_only_the_time_to_wait_is_left() -> None:
             (b"Retry-After", b"7"),
         )
     )
-    assert {name for name, _ in shown.headers} == {
+    assert {name for name, _ in shown.fields.raw} == {
         *(b"content-type", b"content-length", b"retry-after")
     }
     assert retry_after(shown) == 7
@@ -63,7 +64,7 @@ def test_an_answer_that_asks_for_no_time_has_none() -> None:
 
 @pytest.mark.parametrize("keeps_alive", [True, False])
 def test_the_connection_to_the_server_is_treated_as_before(keeps_alive: bool) -> None:
-    shown, _ = hidden.answer(Head(500, b"", [], keeps_alive, False))
+    shown, _ = hidden.answer(Head(500, b"", fields_of([]), keeps_alive, False))
     assert shown.keeps_alive is keeps_alive
 
 

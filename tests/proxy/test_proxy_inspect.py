@@ -7,18 +7,18 @@ import json
 import pytest
 
 from mvllm_router.errors import BadRequest
-from mvllm_router.proxy.inspect import model_of, with_model
+from mvllm_router.proxy.inspect import model_of, model_of_object, with_model
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data; boundary=BOUND"
 
 
 def model_in_json(body: bytes, query: str = "") -> str | None:
-    return model_of(body, JSON_TYPE, query, must_be_json=True)
+    return model_of_object(body)
 
 
 def model_elsewhere(body: bytes, content_type: str = "", query: str = "") -> str | None:
-    return model_of(body, content_type, query, must_be_json=False)
+    return model_of(body, content_type, query)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_where_the_body_names_the_model_the_query_is_not_asked() -> None:
 
 def test_a_content_type_does_not_make_a_form_of_a_json_route() -> None:
     with pytest.raises(BadRequest, match="not a JSON object"):
-        model_of(form(MODEL), FORM_TYPE, "", must_be_json=True)
+        model_of_object(form(MODEL))
 
 
 def test_a_form_made_to_keep_the_router_busy_does_not() -> None:

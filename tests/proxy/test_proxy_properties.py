@@ -78,7 +78,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     @invariant()
     def it_is_the_list(self) -> None:
-        assert len(self.queue) == len(self.waiting)
+        assert self.queue.count == len(self.waiting)
         heads: dict[Any, Ticket[int]] = {}
         for ticket in self.waiting:
             heads.setdefault((ticket.model, ticket.tried), ticket)
@@ -374,7 +374,7 @@ class DispatchMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_queue_is_no_longer_than_its_limit(self) -> None:
-        assert len(self.queue) == self.dispatch.waiting <= self.LIMIT
+        assert self.queue.count == self.dispatch.waiting <= self.LIMIT
 
     # --- what holds once all have noticed
 

@@ -33,7 +33,7 @@ def heads(queue: Queue[str]) -> list[str]:
 def serve(queue: Queue[str]) -> list[str]:
     """Take the first of all out until none is left; return them in that order."""
     served = []
-    while queue:
+    while queue.count:
         first = queue.first_of_each_kind()[0]
         assert queue.leave(first)
         served.append(first.tell)
@@ -42,7 +42,7 @@ def serve(queue: Queue[str]) -> list[str]:
 
 def test_a_new_one_is_empty() -> None:
     queue: Queue[str] = Queue()
-    assert (len(queue), bool(queue), heads(queue), queue.drain()) == (0, False, [], [])
+    assert (queue.count, heads(queue), queue.drain()) == (0, [], [])
 
 
 def test_a_ticket_says_for_which_model_it_waits_and_where_it_has_been() -> None:
@@ -82,7 +82,7 @@ def test_one_in_the_middle_may_leave() -> None:
     tickets = [ticket(name) for name in "abc"]
     queue = queue_of(*tickets)
     assert queue.leave(tickets[1])
-    assert len(queue) == 2
+    assert queue.count == 2
     assert serve(queue) == ["a", "c"]
 
 
@@ -90,17 +90,17 @@ def test_one_leaves_once() -> None:
     first, second = ticket("a"), ticket("b")
     queue = queue_of(first, second)
     assert [queue.leave(first), queue.leave(first)] == [True, False]
-    assert len(queue) == 1
+    assert queue.count == 1
     queue.leave(second)
     assert not queue.leave(second), "its kind is gone"
-    assert len(queue) == 0
+    assert queue.count == 0
 
 
 def test_one_that_never_joined_cannot_leave() -> None:
     queue = queue_of(ticket("a"))
     assert not queue.leave(ticket("b"))
     assert not queue.leave(ticket("c", "n"))
-    assert len(queue) == 1
+    assert queue.count == 1
 
 
 def test_one_that_left_joins_again_behind_all_others() -> None:
@@ -114,7 +114,7 @@ def test_one_that_left_joins_again_behind_all_others() -> None:
 def test_all_are_taken_out_in_the_order_of_arrival() -> None:
     queue = queue_of(ticket("1", "m"), ticket("2", "n"), ticket("3", "m"), ticket("4", None))
     assert [one.tell for one in queue.drain()] == ["1", "2", "3", "4"]
-    assert (len(queue), heads(queue)) == (0, [])
+    assert (queue.count, heads(queue)) == (0, [])
 
 
 def test_nothing_is_left_of_a_kind_that_waits_no_more() -> None:
