@@ -1,7 +1,7 @@
 """A backend that costs next to nothing: fixed answers, so that the proxy is what is measured.
 
 `python benchmarks/backend.py [COUNT]` listens on so many ports, prints their URLs, one a line, and
-serves until its standard input closes. A stream has as many events as `max_tokens` says, one each
+serves until its standard input closes. A stream has as many events as `max_completion_tokens` says, one each
 `temperature` seconds, and each tells when it was written: the clock is the machine's, so that a
 client knows how long it took.
 """
@@ -31,7 +31,7 @@ _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 )
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
-_MAX_TOKENS = re.compile(rb'"max_tokens": ?(\d+)')
+_MAX_TOKENS = re.compile(rb'"max_completion_tokens": ?(\d+)')
 _TEMPERATURE = re.compile(rb'"temperature": ?([\d.e-]+)')
 
 

@@ -80,7 +80,7 @@ def stream(
     url: str, key: str, connections: int, seconds: float, *, events: int, pause: float
 ) -> Done:
     """Let each connection ask for stream after stream; note how late the events come."""
-    request = post(chat(stream="true", max_tokens=events, temperature=pause), key)
+    request = post(chat(stream="true", max_completion_tokens=events, temperature=pause), key)
     return _run(_stream(url, request, connections, seconds))
 
 
@@ -150,7 +150,7 @@ async def _paced(url: str, request: bytes, rate: float, seconds: float, connecti
 def held(url: str, key: str, count: int) -> tuple[asyncio.AbstractEventLoop, list[object]]:
     """Open so many streams, and return them with their loop when all have begun."""
     loop = uvloop.new_event_loop()
-    request = post(chat(stream="true", max_tokens=100, temperature=1.0), key)
+    request = post(chat(stream="true", max_completion_tokens=100, temperature=1.0), key)
 
     async def one() -> object:
         reader, writer = await _open(url)
