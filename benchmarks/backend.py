@@ -1,9 +1,9 @@
 """A backend that costs next to nothing: fixed answers, so that the proxy is what is measured.
 
 `python benchmarks/backend.py [COUNT]` listens on so many ports, prints their URLs, one a line, and
-serves until its standard input closes. A stream has as many events as `max_completion_tokens` says, one each
-`temperature` seconds, and each tells when it was written: the clock is the machine's, so that a
-client knows how long it took.
+serves until its standard input closes. A stream has as many events as `max_completion_tokens`
+says, one each `temperature` seconds, and each tells when it was written: the clock is the
+machine's, so that a client knows how long it took.
 """
 
 from __future__ import annotations

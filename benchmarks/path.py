@@ -86,8 +86,10 @@ async def one_by_one() -> Callable[[], None]:
 
     def once() -> None:
         client.data_received(request)  # type: ignore[attr-defined]
+        connections.outbox.flush()
         feed.pop()
         connection.data_received(answer)
+        front.outbox.flush()
 
     once()
     assert answers == 1

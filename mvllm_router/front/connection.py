@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from mvllm_router.errors import HeadTooLarge, RouterError, SlowUpload
 from mvllm_router.front.forwarded import forwarded_for
+from mvllm_router.front.outlet import Outlet
 from mvllm_router.front.reader import Reader
 from mvllm_router.front.request import Request
 from mvllm_router.front.response import Response, encoded, error_response, last_words
@@ -68,16 +69,16 @@ class ClientConnection(asyncio.Protocol):
         "_request",
         "_steps",
         "_upload_since",
+        "outlet",
         "peer",
         "stuck_since",
-        "transport",
         "writing_paused",
     )
 
     def __init__(self, front: Front) -> None:
         self._front = front
         self._reader = Reader(self, front.bodies)
-        self.transport: asyncio.Transport | None = None
+        self.outlet: Outlet | None = None  # None: not connected
         self.peer = ""  # the address at the other end
         self._ahead: deque[Request] = deque()  # whole, or refused
         self._request: Request | None = None  # the one that is being answered
@@ -99,13 +100,14 @@ class ClientConnection(asyncio.Protocol):
     # --- what the event loop tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's has no such base class
+        # uvloop's transport has no such base class.
+        self.outlet = Outlet(cast(asyncio.Transport, transport), self._front.outbox)
         name = transport.get_extra_info("peername")
         self.peer = str(name[0]).removeprefix("::ffff:") if name else ""
         self._front.joined(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.transport = None
+        self.outlet = None
         self._front.left(self)
         unfinished = [*self._ahead, *filter(None, (self._reader.current,))]
         self._ahead.clear()
@@ -165,8 +167,8 @@ class ClientConnection(asyncio.Protocol):
         """Tell a client that waits for it to send its body."""
         self._invited = True
         waits = request.fields.get("expect", "").lower() == "100-continue"
-        if waits and request.http_1_1 and request.size == 0 and self.transport is not None:
-            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if waits and request.http_1_1 and request.size == 0 and self.outlet is not None:
+            self.outlet.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _refuse_upload(self, request: Request) -> None:
         """Answer a request whose body need not come any more; the connection ends with it."""
@@ -185,14 +187,14 @@ class ClientConnection(asyncio.Protocol):
             self._broken = error
 
     def _pause_reading(self) -> None:
-        if not self._reading_paused and self.transport is not None:
+        if not self._reading_paused and self.outlet is not None:
             self._reading_paused = True
-            self.transport.pause_reading()
+            self.outlet.transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._reading_paused and self.transport is not None:
+        if self._reading_paused and self.outlet is not None:
             self._reading_paused = False
-            self.transport.resume_reading()
+            self.outlet.transport.resume_reading()
 
     # --- answering
 
@@ -203,7 +205,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         """Begin to answer the next request, if there is one and none is being answered."""
-        if self.transport is None:
+        if self.outlet is None:
             return
         if len(self._ahead) > _MOST_REQUESTS_AHEAD:
             self.abort()
@@ -264,8 +266,8 @@ class ClientConnection(asyncio.Protocol):
             http_1_1=request.http_1_1,
             is_head=request.method == "HEAD",
         )
-        if self.transport is not None:
-            self.transport.write(data)
+        if self.outlet is not None:
+            self.outlet.write(data)
 
     def _end(self, request: Request, *, client_left: bool) -> None:
         """Give back what `request` took; it is called once for each."""
@@ -351,30 +353,29 @@ class ClientConnection(asyncio.Protocol):
     def _say_last(self, error: RouterError) -> None:
         """Answer what was not read as a request."""
         self._broken = None
-        if self.transport is not None:
-            self.transport.write(last_words(error))
+        if self.outlet is not None:
+            self.outlet.write(last_words(error))
             self._linger()
 
     def _linger(self) -> None:
         """The last answer is out and the client may still be sending."""
         self._reader.deaf = True
-        transport = self.transport
-        if transport is None or transport.is_closing():
+        outlet = self.outlet
+        if outlet is None or outlet.is_closing():
             return
         self._lingers_since = time.monotonic()
         self._resume_reading()
-        if transport.can_write_eof():  # not over TLS
-            transport.write_eof()
+        outlet.finish()
 
     def close(self) -> None:
         """End after what is written has gone out."""
-        if self.transport is not None:
-            self.transport.close()
+        if self.outlet is not None:
+            self.outlet.close()
 
     def abort(self) -> None:
         """End at once."""
-        if self.transport is not None:
-            self.transport.abort()
+        if self.outlet is not None:
+            self.outlet.abort()
 
 
 def failed_inside() -> RouterError:

@@ -12,6 +12,7 @@ from mvllm_router.cors import Cors
 from mvllm_router.front.bodies import Bodies
 from mvllm_router.front.connection import ClientConnection, failed_inside
 from mvllm_router.front.forwarded import TrustedProxies
+from mvllm_router.front.outlet import Outbox
 from mvllm_router.front.refusals import Refusals
 from mvllm_router.front.request import Request
 from mvllm_router.front.response import Response
@@ -58,6 +59,7 @@ class Front:
         self.stats = stats
         self.max_connections = max_connections
         self.bodies = Bodies(0)
+        self.outbox = Outbox()
         self.connections: set[ClientConnection] = set()
         self.draining = False
         self.proxies: TrustedProxies | None = None

@@ -8,6 +8,7 @@ import random
 from mvllm_router.auth import ANYBODY, Caller
 from mvllm_router.engines import get as get_engine
 from mvllm_router.errors import MethodNotAllowed
+from mvllm_router.front.outlet import Outlet
 from mvllm_router.front.request import Request
 from mvllm_router.pool import Backend
 from mvllm_router.proxy import headers
@@ -31,7 +32,7 @@ class Ask:
 
     __slots__ = ("caller", "client", "lines", "model", "request", "route")
 
-    def __init__(self, request: Request, route: Route, transport: asyncio.Transport) -> None:
+    def __init__(self, request: Request, route: Route, outlet: Outlet) -> None:
         """Take a whole request.
 
         Raises:
@@ -49,7 +50,7 @@ class Ask:
             content_type = request.fields.get("content-type", "")
             self.model = model_of(request.body, content_type, request.query)
         self.client = Client(
-            transport,
+            outlet,
             http_1_1=request.http_1_1,
             keep_alive=request.keep_alive,
             is_head=request.method == "HEAD",
@@ -61,7 +62,7 @@ class Ask:
         Before Python 3.12, `asyncio.wait_for` forgets that its task was cancelled when what
         it waited for is done in the same tick; so this is asked after it.
         """
-        if self.client.transport.is_closing():
+        if self.client.outlet.is_closing():
             raise asyncio.CancelledError
 
 

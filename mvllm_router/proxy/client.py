@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
 import sys
 
 from mvllm_router.errors import RouterError
+from mvllm_router.front.outlet import Outlet
 from mvllm_router.proxy import sse
 from mvllm_router.proxy.answer import Framing, frame, framing_of, head_bytes
 from mvllm_router.proxy.connection import Head
@@ -24,14 +24,12 @@ class Client:
         "http_1_1",
         "is_head",
         "keep_alive",
-        "transport",
+        "outlet",
     )
 
-    def __init__(
-        self, transport: asyncio.Transport, *, http_1_1: bool, keep_alive: bool, is_head: bool
-    ) -> None:
+    def __init__(self, outlet: Outlet, *, http_1_1: bool, keep_alive: bool, is_head: bool) -> None:
         """`keep_alive`: the connection may stay open; `is_head`: no body may be written."""
-        self.transport = transport
+        self.outlet = outlet
         self.http_1_1 = http_1_1
         self.keep_alive = keep_alive
         self.is_head = is_head
@@ -75,19 +73,20 @@ class Client:
             return
         self.keep_alive = False
         if self._framing is Framing.CLOSE:
-            reset(self.transport)
+            reset(self.outlet)
 
     def _send(self, data: bytes) -> None:
-        if data and not self.transport.is_closing():
-            self.transport.write(data)
+        if data and not self.outlet.is_closing():
+            self.outlet.write(data)
 
 
-def reset(transport: asyncio.Transport) -> None:
+def reset(outlet: Outlet) -> None:
     """Close a client's connection so that it does not look like a clean end: RST, not FIN."""
-    if transport.is_closing():
+    if outlet.is_closing():
         return
-    sock = transport.get_extra_info("socket")
+    outlet.flush()
+    sock = outlet.transport.get_extra_info("socket")
     if sock is not None:
         linger = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-    transport.abort()
+    outlet.abort()

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Protocol, cast
 import httptools
 
 from mvllm_router.fields import Fields
+from mvllm_router.front.outlet import Outlet
 from mvllm_router.proxy.failure import Failure
 
 if TYPE_CHECKING:
     from mvllm_router.proxy.connections import Connections
 
-# Above this, head and body are written one after the other instead of being copied together.
-_COPIED_BODY = 65536
 # Bytes of an answer's head, or of what follows its body; real ones have less than 1 kB.
 _LONGEST_HEAD = 131072
 
@@ -82,8 +81,8 @@ class Connection(asyncio.Protocol):
         "_until_close",
         "generation",
         "idle_since",
+        "outlet",
         "receiver",
-        "transport",
     )
 
     def __init__(self, pool: Connections) -> None:
@@ -92,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._phase = Phase.IDLE
         self._reading_paused = False
         self._surplus = False  # bytes came that no request asked for
-        self.transport: asyncio.Transport | None = None
+        self.outlet: Outlet | None = None  # None: not connected yet
         self.receiver: Receiver | None = None
         self.idle_since = 0.0
         self.generation = 0  # see Connections
@@ -116,16 +115,14 @@ class Connection(asyncio.Protocol):
 
     def send(self, head: bytes, body: bytes, receiver: Receiver, *, is_head: bool) -> None:
         """Write one request; `is_head` tells that the answer has no body whatever it says."""
-        transport = self.transport
-        if self._phase is not Phase.IDLE or transport is None or transport.is_closing():
+        outlet = self.outlet
+        if self._phase is not Phase.IDLE or outlet is None or outlet.is_closing():
             return receiver.lost(Failure.RESET, "closed before it was asked")
         self.receiver = receiver
         self._answers_to_head = is_head
         self._phase = Phase.HEAD
-        if len(body) <= _COPIED_BODY:
-            return transport.write(head + body)
-        transport.write(head)
-        return transport.write(body)
+        outlet.write(head)
+        return outlet.write(body) if body else None
 
     def release(self) -> None:
         """Give the connection back after a whole answer, for the next request.
@@ -146,27 +143,26 @@ class Connection(asyncio.Protocol):
         """Close at once; the backend learns that nobody waits for the answer any more."""
         self.receiver = None
         self._phase = Phase.CLOSED
-        if self.transport is not None:
-            self.transport.abort()
+        if self.outlet is not None:
+            self.outlet.abort()
 
     def pause_reading(self) -> None:
         """Stop reading, because the client does not keep up."""
-        if not self._reading_paused and not _is_closing(self.transport):
-            assert self.transport is not None
+        outlet = self.outlet
+        if not self._reading_paused and outlet is not None and not outlet.is_closing():
             self._reading_paused = True
-            self.transport.pause_reading()
+            outlet.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._reading_paused and not _is_closing(self.transport):
-            assert self.transport is not None
+        outlet = self.outlet
+        if self._reading_paused and outlet is not None and not outlet.is_closing():
             self._reading_paused = False
-            self.transport.resume_reading()
+            outlet.transport.resume_reading()
 
     @property
     def unsent(self) -> int:
         """Bytes of the request that the backend has not taken yet."""
-        transport = self.transport
-        return 0 if transport is None else transport.get_write_buffer_size()
+        return 0 if self.outlet is None else self.outlet.unsent
 
     @property
     def reading_paused(self) -> bool:
@@ -175,7 +171,8 @@ class Connection(asyncio.Protocol):
     # --- what the event loop tells
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's has no such base class
+        # uvloop's transport has no such base class.
+        self.outlet = Outlet(cast(asyncio.Transport, transport), self._pool.outbox)
 
     def data_received(self, data: bytes) -> None:
         receiver = self.receiver
@@ -211,8 +208,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         phase, self._phase = self._phase, Phase.CLOSED
         receiver, self.receiver = self.receiver, None
-        if self.transport is not None:
-            self.transport.close()  # else Python 3.10 warns of a forgotten TLS connection
+        if self.outlet is not None:
+            self.outlet.transport.close()  # else Python 3.10 warns of a forgotten TLS connection
         if receiver is None:
             self._pool.forget(self)
         elif error is None and phase is Phase.BODY and self._until_close:
@@ -273,7 +270,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, httptools.HttpParserUpgrade):  # it only tells where
         return "it switches to another protocol"
     return str(error) or type(error).__name__
-
-
-def _is_closing(transport: asyncio.Transport | None) -> bool:
-    return transport is None or transport.is_closing()

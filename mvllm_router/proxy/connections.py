@@ -10,6 +10,7 @@ from urllib.parse import quote, urlsplit
 from mvllm_router.config import ServerSpec
 from mvllm_router.errors import OutOfConnections
 from mvllm_router.files import is_out_of_files
+from mvllm_router.front.outlet import Outbox
 from mvllm_router.proxy.connection import Connection
 from mvllm_router.proxy.failure import Failure
 from mvllm_router.tls import TlsError, client_context, explain
@@ -38,8 +39,9 @@ class Connections:
     The last one given back is the first one lent, so that surplus ones grow old and go.
     """
 
-    def __init__(self, spec: ServerSpec, monotonic: Callable[[], float]) -> None:
+    def __init__(self, spec: ServerSpec, monotonic: Callable[[], float], outbox: Outbox) -> None:
         self._monotonic = monotonic
+        self.outbox = outbox
         self._idle: list[Connection] = []
         self._closing = False
         self._generation = 0  # counts the rules of TLS that connections were opened under

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mvllm_router.errors import AttemptsFailed, ModelNotFound, NoBackend, Silence
+from mvllm_router.front.outlet import Outbox
 from mvllm_router.front.request import Request
 from mvllm_router.front.steps import in_task
 from mvllm_router.pool import Backend, Lease, Pool
@@ -78,6 +79,7 @@ class Relay:
         self.active: set[Exchange] = set()
         self._connections: dict[Backend, Connections] = {}
         self._stopping = asyncio.Event()
+        self._outbox = Outbox()
 
     async def serve(self, request: Request, route: Route) -> None:
         """Answer a request for a relayed route; afterwards its `keep_alive` is what came of it.
@@ -85,10 +87,10 @@ class Relay:
         Raises:
             RouterError: nothing has gone out, and the router has to answer itself.
         """
-        transport = request.connection.transport
-        if transport is None:  # it left before we began
+        outlet = request.connection.outlet
+        if outlet is None:  # it left before we began
             raise asyncio.CancelledError
-        ask = Ask(request, route, transport)
+        ask = Ask(request, route, outlet)
         ask.caller.admit(ask.model)
         self.budget.request()
         try:
@@ -97,7 +99,7 @@ class Relay:
             if not ask.client.begun:
                 raise  # it is answered with an error
             log.exception("a request failed inside the router after its answer had begun")
-            transport.abort()
+            outlet.abort()
         finally:
             ask.caller.release()
 
@@ -270,7 +272,7 @@ class Relay:
         """Return the connections to a backend, made at its first request."""
         found = self._connections.get(backend)
         if found is None:
-            found = Connections(backend.spec, self.pool.monotonic)
+            found = Connections(backend.spec, self.pool.monotonic, self._outbox)
             if backend.removed:
                 found.close()  # those that are opened still are closed after use
             else:

@@ -7,11 +7,12 @@ import re
 import time
 from dataclasses import dataclass, field
 
-from fuzz_fakes import FakeTransport, Told, answered, connect, feed
+from fuzz_fakes import Collecting, FakeTransport, Told, answered, connect, feed
 from fuzz_http import HOP_BY_HOP, Message, read_answer, read_by_httptools
 from pool_kit import add_up, new_pool
 
 from mvllm_router.errors import NoBackend
+from mvllm_router.front.outlet import Outlet
 from mvllm_router.proxy import hidden
 from mvllm_router.proxy.attempts import Trouble
 from mvllm_router.proxy.client import Client
@@ -83,9 +84,9 @@ BACKEND = add_up(POOL, "s0", "tiny")
 
 async def pass_on(pieces: list[bytes], case: Case) -> Passed:
     """Let a server send `pieces` to a client."""
-    transport = FakeTransport()
+    transport, outbox = FakeTransport(), Collecting()
     client = Client(
-        transport.as_transport(),
+        Outlet(transport.as_transport(), outbox),
         http_1_1=case.http_1_1,
         keep_alive=case.keep_alive,
         is_head=case.is_head,
@@ -105,6 +106,7 @@ async def pass_on(pieces: list[bytes], case: Case) -> Passed:
     connection.send(b"GET / HTTP/1.1\r\n\r\n", b"", exchange, is_head=case.is_head)
     feed(connection, server, pieces, "open" if case.end in ("silent", "stop") else case.end)
     outcome = _outcome(exchange, case)
+    outbox.flush()
     assert connection.receiver is None, "the connection is still listened to"
     return Passed(client, transport, outcome, request)
 

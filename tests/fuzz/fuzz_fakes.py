@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from mvllm_router.front.outlet import Outbox, Outlet
 from mvllm_router.proxy.connection import Connection, Head, Phase
 from mvllm_router.proxy.connections import Connections
 from mvllm_router.proxy.failure import Failure
@@ -49,12 +50,20 @@ class FakeTransport:
         return cast(asyncio.Transport, self)
 
 
+class Collecting(Outbox):
+    """Sends when it is told to: no loop need be running."""
+
+    def add(self, outlet: Outlet) -> None:
+        self._waiting.append(outlet)
+
+
 @dataclass
 class FakePool:
     """Stands for `Connections`: the idle ones, and those that were dropped."""
 
     idle: list[Connection] = field(default_factory=list)
     forgotten: int = 0
+    outbox: Outbox = field(default_factory=lambda: Collecting())
 
     def put_back(self, connection: Connection) -> None:
         assert connection not in self.idle

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from mvllm_router.config import ServerSpec
+from mvllm_router.front.outlet import Outbox
 from mvllm_router.proxy.connection import Connection
 from mvllm_router.proxy.connections import CannotConnect, Connections
 from mvllm_router.proxy.failure import Failure
@@ -28,7 +29,10 @@ async def failure_of(connections: Connections) -> Failure:
 
 async def test_nobody_at_an_address_is_a_refusal() -> None:
     url = f"http://127.0.0.1:{closed_port()}"
-    assert await failure_of(Connections(ServerSpec(url, "s"), time.monotonic)) is Failure.REFUSED
+    assert (
+        await failure_of(Connections(ServerSpec(url, "s"), time.monotonic, Outbox()))
+        is Failure.REFUSED
+    )
 
 
 @pytest.mark.parametrize(
@@ -48,7 +52,7 @@ async def test_a_name_with_several_addresses_is_refused_only_by_all_of_them(
         )
 
     monkeypatch.setattr(Connections, "_opening", opening)
-    connections = Connections(ServerSpec("http://localhost:1", "s"), time.monotonic)
+    connections = Connections(ServerSpec("http://localhost:1", "s"), time.monotonic, Outbox())
     assert await failure_of(connections) is failure
 
 
@@ -61,6 +65,6 @@ def test_that_is_how_asyncio_says_it() -> None:
 
     loop = asyncio.new_event_loop()
     loop.getaddrinfo = two_addresses  # type: ignore[assignment]
-    connections = Connections(ServerSpec("http://localhost:1", "s"), time.monotonic)
+    connections = Connections(ServerSpec("http://localhost:1", "s"), time.monotonic, Outbox())
     assert loop.run_until_complete(failure_of(connections)) is Failure.REFUSED
     loop.close()
