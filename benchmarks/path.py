@@ -1,6 +1,6 @@
-"""What one small request costs in Python alone: the data path without sockets, in one process.
+"""What a small request or an event costs in Python alone: the data path without sockets.
 
-    python benchmarks/path.py [--calls]
+    python benchmarks/path.py [--stream] [--calls]
 
 Transports that do nothing stand in for the sockets, and the server's answer is fed as soon as
 the request is written. The least of many rounds counts, so that the figure hardly drifts: it is
@@ -58,8 +58,14 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None: ...
 
 
-async def one_by_one() -> Callable[[], None]:
-    """Return what sends one request through a router and back."""
+_STREAM = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
+_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":" token"}}]}\n\n'
+
+
+async def one_by_one(*, stream: bool) -> Callable[[], None]:
+    """Return what sends one request through a router and back, or the next event of a stream."""
     spec = ServerSpec(url="http://127.0.0.1:9", name="s0", models=("tiny",))
     router = Router(Config(settings=Settings(), servers=(spec,)))
     router.pool.add(spec)
@@ -91,9 +97,14 @@ async def one_by_one() -> Callable[[], None]:
         connection.data_received(answer)
         front.outbox.flush()
 
-    once()
-    assert answers == 1
-    return once
+    if not stream:
+        once()
+        assert answers == 1
+        return once
+    event = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)
+    client.data_received(request)  # type: ignore[attr-defined]
+    connection.data_received(_STREAM + event)
+    return lambda: connection.data_received(event)
 
 
 def least(once: Callable[[], None]) -> float:
@@ -124,9 +135,10 @@ def calls(once: Callable[[], None]) -> Counter[str]:
 
 async def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--stream", action="store_true")
     options.add_argument("--calls", action="store_true")
     chosen = options.parse_args()
-    once = await one_by_one()
+    once = await one_by_one(stream=chosen.stream)
     counted = calls(once)
     if chosen.calls:
         for name, count in counted.most_common():

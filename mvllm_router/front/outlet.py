@@ -3,6 +3,8 @@
 Each write to a socket may wake the process at its other end, which costs more than the write.
 All of a round together wake each process once, and the code that reads and decides is not
 displaced from the CPU's caches in between. Where little is going on, a round is short.
+
+The events of streams are sent at once: they come one by one, and people watch them come.
 """
 
 from __future__ import annotations
@@ -14,16 +16,19 @@ _LARGE = 65536
 
 
 class Outbox:
-    """The outlets that have something to send."""
+    """The outlets that have something to send. It belongs to one event loop."""
 
-    __slots__ = ("_waiting",)
+    __slots__ = ("_loop", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: list[Outlet] = []
+        self._loop: asyncio.AbstractEventLoop | None = None  # asked for once: that takes a while
 
     def add(self, outlet: Outlet) -> None:
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self.flush)
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self.flush)
         self._waiting.append(outlet)
 
     def flush(self) -> None:
@@ -51,6 +56,14 @@ class Outlet:
         pieces.append(data)
         if len(data) > _LARGE:
             self.flush()
+
+    def send(self, data: bytes) -> None:
+        """Send `data` now, behind what was written."""
+        if self._pieces:
+            self._pieces.append(data)
+            self.flush()
+        elif not self.transport.is_closing():
+            self.transport.write(data)
 
     def flush(self) -> None:
         """Send now what was written."""

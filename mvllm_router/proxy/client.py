@@ -54,7 +54,12 @@ class Client:
             self._last_pieces = (self._last_pieces[1], data)
         if self._framing is not Framing.LENGTH:
             data = frame(data, self._framing, ended=ended)
-        self._send(begin + data if begin else data)
+        if begin:
+            data = begin + data
+        if not self._is_stream:
+            self._send(data)
+        elif data:
+            self.outlet.send(data)
 
     def tail(self) -> bytes:
         """Return the last two pieces of the body: the usage figures stand there."""

@@ -76,6 +76,19 @@ async def test_a_large_piece_goes_out_at_once_behind_what_came_before_it(wire: W
     assert wire.sent == [b"a", large, b"b"]
 
 
+async def test_what_is_sent_at_once_goes_out_behind_what_was_written(wire: Wire) -> None:
+    outlet = outlet_of(wire)
+    outlet.send(b"1")
+    outlet.write(b"2")
+    outlet.send(b"3")
+    assert wire.sent == [b"1", b"23"]
+    await asyncio.sleep(0)
+    assert wire.sent == [b"1", b"23"]
+    wire.abort()
+    outlet.send(b"for nobody")
+    assert wire.sent == [b"1", b"23"]
+
+
 async def test_what_was_written_goes_out_before_the_end(wire: Wire) -> None:
     outlet = outlet_of(wire)
     outlet.write(b"last words")
