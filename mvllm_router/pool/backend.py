@@ -33,6 +33,7 @@ class Backend:
         "engine",
         "health",
         "in_flight",
+        "kept_score",
         "last_byte",
         "most",
         "one_at_a_time",
@@ -65,6 +66,8 @@ class Backend:
         self.in_flight = 0
         self.scrape: Scrape | None = None
         self.scrape_expires = 0.0  # monotonic seconds
+        # `score` as of the last thing that changed it: policies compare hundreds of them.
+        self.kept_score = 0.0
         self.cards: Mapping[str, ModelCard] | None = None  # None: it has not told its models
         self.cards_at: float | None = None  # wall clock, seconds since the epoch
         self.last_byte = 0.0  # monotonic seconds; bytes that flow are a proof of life
@@ -135,12 +138,16 @@ class Backend:
         return estimate(self.in_flight, self.capacity, scrape)
 
     def score(self, now: float) -> float:
-        """Return `load(now).score`, without making the object: this runs per candidate."""
+        """Return `load(now).score`, without making the object: this runs with each lease."""
         scrape = self.scrape
         if scrape is None or now >= self.scrape_expires:
             return self.in_flight / self.capacity
         load = scrape.others + self.in_flight
         return (load - 0.5 * min(scrape.waiting, load)) / self.capacity
+
+    def rescore(self, now: float) -> None:
+        """Work the kept score out again: something that it depends on has changed."""
+        self.kept_score = self.score(now)
 
     def model_names(self) -> frozenset[str] | None:
         """Return the names under which clients find models here; None while unknown."""

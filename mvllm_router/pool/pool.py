@@ -34,6 +34,7 @@ class Lease:
         self.began = now  # monotonic seconds
         self.released = False
         backend.in_flight += 1
+        backend.rescore(now)
         circuit = backend.circuit
         self.is_trial = not circuit.is_closed and circuit.lets_through(now)
         if self.is_trial:
@@ -44,10 +45,12 @@ class Lease:
         if self.released:
             return
         self.released = True
-        self.backend.in_flight -= 1
+        backend, pool = self.backend, self._pool
+        backend.in_flight -= 1
+        backend.rescore(pool.monotonic())
         if self.is_trial:
-            self.backend.circuit.end_trial(self.began)
-        self._pool.on_release(self.backend)
+            backend.circuit.end_trial(self.began)
+        pool.on_release(backend)
 
 
 class Pool:
@@ -77,6 +80,8 @@ class Pool:
         self._by_model: dict[str | None, list[Backend]] = {}
         # Those whose circuit is not closed, or who rest: time may have changed that since.
         self._unwell: set[Backend] = set()
+        # Monotonic seconds. No scrape that kept scores depend on is too old before.
+        self._first_expires = inf
         self._quiet_until = 0.0  # monotonic seconds; until then no last resort is told
 
     # --- who is in the pool
@@ -155,6 +160,7 @@ class Pool:
         backend.speaks(engine)
         backend.one_at_a_time = one_at_a_time
         backend.size(default=default_capacity)
+        backend.rescore(self.monotonic())
         if is_new:
             self.events.add("recognised", backend.name, f"speaks {engine}")
             self._changed()
@@ -183,6 +189,8 @@ class Pool:
         now = self.monotonic()
         backend.scrape = Scrape(sample, now, own)
         backend.scrape_expires = now + STALE_AFTER_INTERVALS * interval
+        backend.rescore(now)
+        self._first_expires = min(self._first_expires, backend.scrape_expires)
 
     def health(self, backend: Backend, what: Callable[[Health], None]) -> None:
         """Apply one observation to a backend's health and record what changed by it."""
@@ -270,6 +278,8 @@ class Pool:
         Those that are up and have it; failing that, those that are up and do not say what
         they have. A circuit that is half-open takes part until its trial has begun.
         """
+        if self.monotonic() >= self._first_expires:
+            self._rescore()
         found = self._by_model.get(model)
         if found is None:
             found = self._find(model)
@@ -320,8 +330,18 @@ class Pool:
                 names |= backend.model_names() or frozenset()
         return sorted(names)
 
+    def _rescore(self) -> None:
+        """Work all kept scores out again, without the scrapes that are too old by now."""
+        now = self.monotonic()
+        self._first_expires = inf
+        for backend in self.backends.values():
+            backend.rescore(now)
+            if backend.scrape_expires > now:
+                self._first_expires = min(self._first_expires, backend.scrape_expires)
+
     def _changed(self) -> None:
         self._by_model.clear()
+        self._rescore()
         for backend in self.backends.values():
             backend.cap(enforce=self.enforce_capacity)
         self.some_are_capped = any(b.most != inf for b in self.backends.values())

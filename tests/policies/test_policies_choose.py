@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from pool_kit import Clock, add_up, new_pool, scraped
@@ -137,6 +138,49 @@ def test_ties_reach_every_server_by_default(count: int) -> None:
     policy = LeastLoad()
     chosen = {policy.choose(pool.candidates("m"), pool.monotonic()).name for _ in range(500)}
     assert chosen == {f"s{number}" for number in range(count)}
+
+
+@pytest.mark.parametrize("count", [40, 500])
+def test_of_many_servers_the_least_loaded_is_chosen_and_ties_reach_all(count: int) -> None:
+    pool = new_pool()
+    backends = [add_up(pool, f"s{number}", "m", capacity=4) for number in range(count)]
+    policy = LeastLoad()
+    for _ in range(4):
+        got, _ = place(pool, policy, count)  # each round, everybody gets one
+        assert len(got) == count
+    for backend in backends[7], backends[23]:
+        idle = pool.lease(backend)
+        for _ in range(4):
+            pool.lease(backend)
+        idle.release()
+    got, _ = place(pool, policy, count - 2)
+    assert not got.keys() & {"s7", "s23"}
+
+
+def test_a_kept_score_follows_all_that_it_depends_on() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    backend = add_up(pool, "a", "m", capacity=4)
+
+    def is_true() -> bool:
+        pool.candidates("m")
+        return backend.kept_score == backend.score(clock())
+
+    lease = pool.lease(backend)
+    assert is_true()
+    scraped(pool, backend, running=3, waiting=2)
+    assert is_true()
+    before = backend.kept_score
+    pool.told_capacity(backend, 8)
+    assert is_true()
+    pool.update(replace(backend.spec, weight=3.0))
+    assert is_true()
+    clock.advance(3600)  # the scrape is too old
+    assert is_true()
+    assert 0 < backend.kept_score < before
+    lease.release()
+    assert is_true()
+    assert backend.kept_score == 0
 
 
 def test_round_robin_takes_turns_whatever_the_load() -> None:
