@@ -46,14 +46,6 @@ class Histogram:
     def count(self) -> int:
         return sum(self.counts)
 
-    def cumulative(self) -> list[tuple[str, float]]:
-        """Return (upper bound, observations at or under it) pairs, the last for +Inf."""
-        running, pairs = 0, []
-        for bound, count in zip((*map(str, self.bounds), "+Inf"), self.counts, strict=True):
-            running += count
-            pairs.append((bound, float(running)))
-        return pairs
-
     def quantile(self, q: float) -> float | None:
         """Return the q-quantile (0 < q <= 1), linear within its bucket; None when empty.
 

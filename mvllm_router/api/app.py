@@ -9,7 +9,8 @@ from mvllm_router import __version__
 from mvllm_router.api.admin import Admin, Reload, check_size
 from mvllm_router.api.health import health_document, server_models_document
 from mvllm_router.api.load_stats import load_stats_document
-from mvllm_router.api.metrics import CONTENT_TYPE, metrics_text, registry
+from mvllm_router.api.metric_table import Sources
+from mvllm_router.api.metrics import CONTENT_TYPE, Metrics
 from mvllm_router.api.models import model_document, models_document
 from mvllm_router.api.own import Asked, Found, Own, OwnRoutes, showing
 from mvllm_router.api.snapshot import About, snapshot_document
@@ -48,7 +49,7 @@ class App:
         self.about = about
         self.draining = False
         self.own = OwnRoutes(self._table(Admin(pool, reload)))
-        self._registry = registry(self.pool, gate, lambda: relay.dispatch.waiting)
+        self._metrics = Metrics(Sources(pool, gate, lambda: relay.dispatch.waiting))
 
     def _table(self, admin: Admin) -> dict[str, Own]:
         return {
@@ -57,7 +58,7 @@ class App:
             "/ready": Own(self._ready),
             "/load-stats": showing(lambda: load_stats_document(self.pool)),
             "/server-models": showing(lambda: server_models_document(self.pool)),
-            "/metrics": Own(self._metrics),
+            "/metrics": Own(self._show_metrics),
             "/v1/models": Own(self._models),
             "/v1/models/{id}": Own(self._model),
             "/router/snapshot": showing(self._snapshot),
@@ -153,8 +154,8 @@ class App:
         why = "The router is stopping." if self.draining else "No server can take a request."
         return error_response(NoBackend(why, retry_after=2))
 
-    async def _metrics(self, asked: Asked) -> Response:
-        return Response(metrics_text(self._registry), headers={"content-type": CONTENT_TYPE})
+    async def _show_metrics(self, asked: Asked) -> Response:
+        return Response(await self._metrics.text(), headers={"content-type": CONTENT_TYPE})
 
     async def _models(self, asked: Asked) -> Response:
         return json_response(models_document(self.pool, asked.caller or ANYBODY))

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 
 from mvllm_router.pool import Backend
 
-# Candidates among which a tie is broken evenly; among more, nearly so, for much less time.
+# Candidates of which all are compared, and a tie is broken evenly. Of more, an idle one is looked
+# for at random first; where there is none, the first of the best from some place on is taken.
 _FEW = 32
+_PROBES = 4
 
 
 class LeastLoad:
@@ -23,16 +25,24 @@ class LeastLoad:
         self._random = random_share
 
     def choose(self, candidates: Sequence[Backend], now: float) -> Backend:
-        if len(candidates) == 1:
+        count = len(candidates)
+        if count == 1:
             return candidates[0]
-        # All in C: there may be hundreds.
-        scores = [backend.kept_score for backend in candidates]
-        lowest = min(scores)
-        if len(scores) <= _FEW:
+        if count <= _FEW:
+            scores = [backend.kept_score for backend in candidates]
+            lowest = min(scores)
             tied = [n for n, score in enumerate(scores) if score == lowest]
             return candidates[tied[int(self._random() * len(tied))]]
-        # The first from some place on: idle ones are tied almost always, and nearly all of them.
-        begin = int(self._random() * len(scores))
+        return self._of_many(candidates, count)
+
+    def _of_many(self, candidates: Sequence[Backend], count: int) -> Backend:
+        for _ in range(_PROBES):
+            backend = candidates[int(self._random() * count)]
+            if not backend.kept_score:
+                return backend  # nothing is better than idle
+        scores = [backend.kept_score for backend in candidates]
+        lowest = min(scores)
+        begin = int(self._random() * count)
         try:
             return candidates[scores.index(lowest, begin)]
         except ValueError:

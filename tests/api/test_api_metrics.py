@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
 
 import pytest
 from pool_kit import Clock, add_up, new_pool, refuse, scraped
@@ -10,11 +12,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from mvllm_router import __version__
-from mvllm_router.api.metric_table import METRICS, MetricRow
-from mvllm_router.api.metrics import CONTENT_TYPE, metrics_text, registry
+from mvllm_router.api.metric_table import METRICS, MetricRow, Sources
+from mvllm_router.api.metrics import CONTENT_TYPE, Metrics, family
 from mvllm_router.auth import Gate
 from mvllm_router.config import Config, KeySpec, ServerSpec, Settings
 from mvllm_router.errors import ModelNotAllowed, RateLimited
+from mvllm_router.histogram import Histogram
 from mvllm_router.pool import Pool, Sample
 
 Labels = dict[str, str]
@@ -38,15 +41,23 @@ def used_gate() -> Gate:
     return made
 
 
+def metrics(pool: Pool, keys: Gate, waiting: Callable[[], int]) -> Metrics:
+    return Metrics(Sources(pool, keys, waiting))
+
+
+def text_of(made: Metrics) -> str:
+    return asyncio.run(made.text()).decode()
+
+
 def families(pool: Pool) -> dict[str, Metric]:
-    text = metrics_text(registry(pool, used_gate(), lambda: 3)).decode()
+    text = text_of(metrics(pool, used_gate(), lambda: 3))
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
 def value(pool: Pool, name: str, **labels: str) -> float | None:
     """Return one sample's value; None when it is not there."""
-    for family in families(pool).values():
-        for sample in family.samples:
+    for each in families(pool).values():
+        for sample in each.samples:
             if sample.name == name and sample.labels == labels:
                 return sample.value
     return None
@@ -149,11 +160,11 @@ def test_figures_are_those_of_the_moment_of_asking() -> None:
     pool = new_pool(clock)
     backend = add_up(pool, "a")
     scraped(pool, backend, running=2)
-    made = registry(pool, gate(), lambda: 3)
+    made = metrics(pool, gate(), lambda: 3)
     pool.lease(backend)
     refuse(pool, backend)
     clock.advance(1.5)
-    text = metrics_text(made).decode()
+    text = text_of(made)
     assert 'router_backend_in_flight{backend="a"} 1.0' in text
     assert 'router_backend_up{backend="a"} 0.0' in text
     assert 'router_backend_scrape_age_seconds{backend="a"} 1.5' in text
@@ -161,16 +172,16 @@ def test_figures_are_those_of_the_moment_of_asking() -> None:
 
 def test_keys_that_come_and_go_with_a_reload_do_so_here() -> None:
     live = used_gate()
-    made = registry(new_pool(), live, lambda: 3)
+    made = metrics(new_pool(), live, lambda: 3)
     live.adopt(Config(servers=(), settings=Settings(), keys=(KeySpec("bob", b"other"),)))
-    text = metrics_text(made).decode()
+    text = text_of(made)
     assert "alice" not in text
     assert 'router_key_requests_total{key="bob"} 0.0' in text
     assert 'router_key_refused_total{key="bob",reason="tokens"} 0.0' in text
 
 
 def test_without_keys_nothing_is_said_of_them() -> None:
-    text = metrics_text(registry(new_pool(), gate(), lambda: 3)).decode()
+    text = text_of(metrics(new_pool(), gate(), lambda: 3))
     assert not re.search(r"^router_key_", text, re.MULTILINE)
 
 
@@ -185,8 +196,8 @@ def test_what_a_server_does_not_say_is_left_out() -> None:
 def test_removed_servers_vanish(busy: Pool) -> None:
     busy.lease(busy.backends["a"])
     busy.remove("a")
-    for family in families(busy).values():
-        assert all("backend" not in sample.labels for sample in family.samples)
+    for each in families(busy).values():
+        assert all("backend" not in sample.labels for sample in each.samples)
 
 
 def test_odd_labels_are_escaped() -> None:
@@ -199,3 +210,51 @@ def test_odd_labels_are_escaped() -> None:
 def test_the_process_itself_is_shown_and_the_format_named() -> None:
     assert "python_info" in families(new_pool())
     assert CONTENT_TYPE.startswith("text/plain; version=0.0.4")
+
+
+ODD = 'a "quoted" \\ back\nslash, 100 %d, {le="1"}'
+
+
+@pytest.mark.parametrize("labels", [{}, {"who": "alice"}, {"who": ODD, "other": ""}])
+def test_prometheus_reads_what_is_written_whatever_labels_say(labels: dict[str, str]) -> None:
+    histogram = Histogram((0.5, 1.0))
+    for seconds in (0.1, 0.5, 0.7, 3.0):
+        histogram.observe(seconds)
+    names, values = tuple(labels), tuple(labels.values())
+    rows = [
+        MetricRow("gauge", "g", "A gauge.", names, lambda _: [(values, float("inf"))]),
+        MetricRow("counter", "c", "A counter.", names, lambda _: [(values, 3)]),
+        MetricRow("histogram", "h", "A histogram.", names, lambda _: [(values, histogram)]),
+    ]
+    sources = Sources(new_pool(), gate(), lambda: 0)
+    text = "".join(piece for row in rows for piece in family(row, sources))
+    found = {each.name: each for each in text_string_to_metric_families(text)}
+    assert [(each.type, each.documentation) for each in found.values()] == [
+        ("gauge", "A gauge."),
+        ("counter", "A counter."),
+        ("histogram", "A histogram."),
+    ]
+    assert [(s.labels, s.value) for s in found["g"].samples] == [(labels, float("inf"))]
+    assert [(s.name, s.labels, s.value) for s in found["c"].samples] == [("c_total", labels, 3)]
+    assert [(s.name, s.labels, s.value) for s in found["h"].samples] == [
+        ("h_bucket", {**labels, "le": "0.5"}, 2),
+        ("h_bucket", {**labels, "le": "1.0"}, 3),
+        ("h_bucket", {**labels, "le": "+Inf"}, 4),
+        ("h_count", labels, 4),
+        ("h_sum", labels, pytest.approx(4.3)),
+    ]
+
+
+async def test_others_get_their_turn_while_metrics_of_many_servers_are_written() -> None:
+    pool = new_pool()
+    for number in range(300):
+        add_up(pool, f"s{number}")
+    made, turns = metrics(pool, gate(), lambda: 0), 0
+    writing = asyncio.ensure_future(made.text())
+    while not writing.done():
+        await asyncio.sleep(0)
+        turns += 1
+        if turns == 5:
+            pool.remove("s7")  # what happens meanwhile is no harm
+    assert turns > 10
+    assert b'router_backend_up{backend="s8"}' in await writing
