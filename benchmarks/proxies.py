@@ -101,7 +101,7 @@ def router_with_key(urls: Sequence[str]) -> Iterator[Running]:
 @contextlib.contextmanager
 def plain_aiohttp(urls: Sequence[str]) -> Iterator[Running]:
     command = [sys.executable, str(HERE / "plain_proxy.py"), urls[0]]
-    with started(command, stdout=subprocess.PIPE) as process:
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         yield Running(process.stdout.readline().strip(), process.pid)
 
 

@@ -61,6 +61,7 @@ class ClientConnection(asyncio.Protocol):
         "_front",
         "_head_since",
         "_idle_since",
+        "_in_next",
         "_invited",
         "_last_read",
         "_lingers_since",
@@ -85,6 +86,7 @@ class ClientConnection(asyncio.Protocol):
         self._steps: Steps | None = None  # that answer it
         self._broken: RouterError | None = None  # what follows is no request: the last answer
         self._feeder: Feeder | None = None
+        self._in_next = False  # what is next is being begun
         self._invited = False  # the client was told to send the body of what is being read
         self._reading_paused = False
         self.writing_paused = False
@@ -109,13 +111,9 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.outlet = None
         self._front.left(self)
-        unfinished = [*self._ahead, *filter(None, (self._reader.current,))]
-        self._ahead.clear()
-        self._reader.current = None
+        self._forget_what_waits()
         if self._request is not None and self._steps is not None:
             self._steps.cancel()
-        for request in unfinished:
-            self._end(request, client_left=True)
 
     def data_received(self, data: bytes) -> None:
         reader = self._reader
@@ -126,8 +124,19 @@ class ClientConnection(asyncio.Protocol):
             self._break(error)
         elif reader.current is not None:
             self._in_upload(reader.current)
-        if self._request is None and (self._ahead or self._broken):
-            self._next()
+        if self._request is None:
+            if self._ahead or self._broken:
+                self._next()
+        elif self._ahead or reader.current is not None:
+            self._bound_what_waits()
+
+    def _bound_what_waits(self) -> None:
+        """See that a client does not send too much ahead of the turn that it has."""
+        waiting = [*self._ahead, *filter(None, (self._reader.current,))]
+        if len(waiting) > _MOST_REQUESTS_AHEAD:
+            self.abort()
+        elif sum(request.size for request in waiting) > _MOST_AHEAD:
+            self._pause_reading()
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -155,10 +164,9 @@ class ClientConnection(asyncio.Protocol):
     def _in_upload(self, request: Request) -> None:
         """Look at a request whose body is not whole yet."""
         self._last_read = time.monotonic()
-        if self._request is not None or self._ahead:  # it is ahead of its turn
-            if request.size > _MOST_AHEAD:
-                self._pause_reading()
-        elif request.error is not None:
+        if self._request is not None or self._ahead:
+            return  # it is ahead of its turn
+        if request.error is not None:
             self._refuse_upload(request)
         elif not self._invited:
             self._invite(request)
@@ -176,8 +184,7 @@ class ClientConnection(asyncio.Protocol):
         self._reader.current = None
         request.keep_alive = False
         self._ahead.append(request)
-        if self._request is None:
-            self._next()
+        self._next()
 
     def _break(self, error: RouterError) -> None:
         """End, with `error` in its turn: what the client sent is no request."""
@@ -204,20 +211,25 @@ class ClientConnection(asyncio.Protocol):
         return bool(self._request or self._ahead or self._reader.current or self._broken)
 
     def _next(self) -> None:
-        """Begin to answer the next request, if there is one and none is being answered."""
-        if self.outlet is None:
+        """Answer what is next, until something has to be waited for.
+
+        A loop, since what is answered at once comes here again from the end of its own answer.
+        """
+        if self._in_next:
             return
-        if len(self._ahead) > _MOST_REQUESTS_AHEAD:
-            self.abort()
-        elif self._ahead:
+        self._in_next = True
+        while self._request is None and self._ahead and self.outlet is not None:
             self._request = request = self._ahead.popleft()
             if self._front.draining:
                 request.keep_alive = False
             self._steps = Steps(self._answer(request))
             self._steps.start()
-        elif self._broken is not None:
+        self._in_next = False
+        if self._request is not None or self.outlet is None or self.outlet.is_closing():
+            return
+        if self._broken is not None:
             self._say_last(self._broken)
-        else:
+        elif self._lingers_since is None:
             self._idle()
 
     def _idle(self) -> None:
@@ -252,10 +264,21 @@ class ClientConnection(asyncio.Protocol):
             self._request = None
         if request.keep_alive and not self._front.draining:
             self._next()
-        elif request.error is None:
+            return
+        self._forget_what_waits()
+        if request.error is None:
             self.close()
         else:  # more may be coming than what was read
             self._linger()
+
+    def _forget_what_waits(self) -> None:
+        """Give back the requests that will not be answered any more."""
+        unfinished = [*self._ahead, *filter(None, (self._reader.current,))]
+        self._ahead.clear()
+        self._reader.current = None
+        self._reader.deaf = True
+        for request in unfinished:
+            self._end(request, client_left=True)
 
     def _write(self, request: Request, response: Response) -> None:
         if request.permit is not None:
