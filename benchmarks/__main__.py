@@ -192,9 +192,12 @@ def measured(what: What, names: list[str], rounds: int, seconds: float) -> Sampl
         if what.start is None and what.unit.endswith("ms"):
             running["direct"] = Running(urls[0], 0)
         for _ in range(rounds):
-            for name, proxy in running.items():
-                if proxy.pid or what.unit == "p99 ms":
+            for name, proxy in list(running.items()):
+                try:
                     samples.setdefault(name, []).append(_one(what, proxy, seconds))
+                except RuntimeError as error:
+                    print(f"{name} is left out, since it fails: {error}", file=sys.stderr)
+                    del running[name], samples[name]
     return samples
 
 
