@@ -112,6 +112,7 @@ class ClientConnection(asyncio.Protocol):
         self.outlet = None
         self._front.left(self)
         self._forget_what_waits()
+        self._reader.close()
         if self._request is not None and self._steps is not None:
             self._steps.cancel()
 
@@ -297,6 +298,8 @@ class ClientConnection(asyncio.Protocol):
         request.release()
         if request.prepared is None:
             self._front.handler.ended(request, client_left=client_left)
+        if request.error is not None:
+            request.error.__traceback__ = None  # it knows the request: a cycle
 
     # --- what feeds the client
 

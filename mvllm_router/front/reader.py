@@ -91,6 +91,11 @@ class Reader:
             error = error or self._out_of_proportion(len(data), in_body=in_body)
         return self._give_up(error) if error is not None else None
 
+    def close(self) -> None:
+        """Read nothing any more, and let go of those who would keep this alive: cycles."""
+        self.deaf = True
+        del self._parser, self._connection
+
     def _pass_by(self, rest: bytes) -> RouterError | None:
         """Read on behind a request that would switch to another protocol: here, none does."""
         self._parser = httptools.HttpRequestParser(self)

@@ -98,6 +98,7 @@ class Steps:
             return
         finally:
             self._running = False
+            error = None  # its traceback knows this frame: a cycle
         if isinstance(waits_for, Signal):
             self._signal = waits_for
             waits_for.wake = self.start
@@ -119,7 +120,10 @@ class Steps:
     async def _rest(self, waits_for: object) -> None:
         """Run the rest in a task, which first waits for what the coroutine waits for."""
         self._task_runs = True
-        await _wait_on(self._work, waits_for, cancelled=self._cancelled)
+        try:
+            await _wait_on(self._work, waits_for, cancelled=self._cancelled)
+        finally:
+            self._task = None  # it keeps how it ended, which knows this frame: a cycle
 
 
 @coroutine
@@ -141,7 +145,8 @@ def _wait_on(
             waits_for = work.send(None) if error is None else work.throw(error)
         except StopIteration:
             return
-        error = None
+        finally:
+            error = None  # its traceback knows this frame: a cycle
 
 
 def _happened(signal: Signal[Any]) -> Generator[Any, None, None]:

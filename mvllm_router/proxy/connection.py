@@ -207,6 +207,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         phase, self._phase = self._phase, Phase.CLOSED
+        del self._parser  # it knows this connection: a cycle
         receiver, self.receiver = self.receiver, None
         if self.outlet is not None:
             self.outlet.transport.close()  # else Python 3.10 warns of a forgotten TLS connection

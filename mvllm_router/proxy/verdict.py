@@ -69,6 +69,8 @@ def judge(
     """
     if status in MOVES_ON:
         return _moved(MOVES_ON[status], str(status), may_move)
+    if not data and not ended:  # head and body may come in two reads, and be one answer still
+        return _HOLD
     whole = ended or len(data) > LONGEST_HELD
     if status == 500:
         return _judge_500(data, may_move) if whole else _HOLD

@@ -102,7 +102,7 @@ def read_stream(body: bytes, expected: str, *, cut: bool, left: bool = False) ->
         return _broken(end, after, first=not number)
     if not text and expected and not after and len(parts) == 2:
         return _ABORTED_AT_ONCE
-    if not after and text and '"finish_reason":"abort"' in parts[-2]:
+    if not after and len(parts) > 1 and '"finish_reason":"abort"' in parts[-2]:
         return Reading(Seen.BROKEN, "aborted", done_after_error=True)
     if after or text != expected:
         return wrong(f"[DONE] comes too early: {after[:1]!r} {_differs(text, expected)}")

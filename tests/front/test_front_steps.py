@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 from support import until
@@ -172,3 +174,31 @@ async def test_one_may_end_another_that_it_has_started() -> None:
     Steps(one()).start()
     first.fire("")
     assert log == ["begun", "inner", "ended", "outer"]
+
+
+@pytest.mark.parametrize("in_a_task", [False, True])
+async def test_what_is_cancelled_leaves_nothing_for_the_garbage_collector(in_a_task: bool) -> None:
+    """Each client that leaves would else keep all of its request until the next collection."""
+
+    class Held:
+        pass
+
+    async def work(held: Held) -> None:
+        if in_a_task:
+            await in_task()
+        await Signal[None]()
+
+    held = Held()
+    left = weakref.ref(held)
+    steps = Steps(work(held))
+    steps.start()
+    await asyncio.sleep(0)
+    gc.disable()
+    try:
+        steps.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        del held, steps
+        assert left() is None
+    finally:
+        gc.enable()

@@ -87,7 +87,8 @@ def test_what_must_be_passed_on_keeps_its_trouble_for_the_servers_record(
 @pytest.mark.parametrize("data", [b"", b'{"error":{"code":503}}', DRAINING, DIED])
 def test_any_other_answer_is_the_clients(status: int, data: bytes) -> None:
     for ended in (True, False):
-        assert verdict(status, data, ended=ended) == PASS
+        expected = PASS if data or ended else HOLD  # its body may be in the next read
+        assert verdict(status, data, ended=ended) == expected
 
 
 def test_a_500_is_held_until_it_is_whole_and_then_the_clients() -> None:
