@@ -22,6 +22,7 @@ from mvllm_router.front.reader import Reader
 from mvllm_router.front.request import Request
 from mvllm_router.front.response import Response, encoded, error_response, last_words
 from mvllm_router.front.steps import Steps
+from mvllm_router.front.upload import Upload
 
 if TYPE_CHECKING:
     from mvllm_router.front.front import Front
@@ -31,9 +32,6 @@ log = logging.getLogger(__name__)
 # Requests and bytes of their bodies that may be sent ahead of their turn.
 _MOST_REQUESTS_AHEAD = 1024
 _MOST_AHEAD = 65536
-# Bytes per second that an upload must come at, on average, once it has taken as long as a client
-# may be silent. Mobile networks are faster; a body in drops would be held for days.
-_SLOWEST = 1024
 # Seconds that a client's connection may idle between two requests.
 KEEP_ALIVE = 75.0
 # Seconds in which a client that was refused in mid-request may take the answer and close. If we
@@ -63,13 +61,12 @@ class ClientConnection(asyncio.Protocol):
         "_idle_since",
         "_in_next",
         "_invited",
-        "_last_read",
         "_lingers_since",
         "_reader",
         "_reading_paused",
         "_request",
         "_steps",
-        "_upload_since",
+        "_upload",
         "outlet",
         "peer",
         "stuck_since",
@@ -86,6 +83,7 @@ class ClientConnection(asyncio.Protocol):
         self._steps: Steps | None = None  # that answer it
         self._broken: RouterError | None = None  # what follows is no request: the last answer
         self._feeder: Feeder | None = None
+        self._upload = Upload()  # of the request whose body is being read
         self._in_next = False  # what is next is being begun
         self._invited = False  # the client was told to send the body of what is being read
         self._reading_paused = False
@@ -95,8 +93,6 @@ class ClientConnection(asyncio.Protocol):
         # Since when a head is awaited. None: since the next look, if at all.
         self._head_since: float | None = time.monotonic()
         self._idle_since = 0.0  # nothing is asked
-        self._upload_since = 0.0  # the current body is awaited
-        self._last_read = 0.0  # something of it came
         self._lingers_since: float | None = None  # the last answer is out, the client may close
 
     # --- what the event loop tells
@@ -109,6 +105,8 @@ class ClientConnection(asyncio.Protocol):
         self._front.joined(self)
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self.outlet is not None:
+            self.outlet.transport.close()  # else Python 3.10 warns of a forgotten TLS connection
         self.outlet = None
         self._front.left(self)
         self._forget_what_waits()
@@ -156,7 +154,7 @@ class ClientConnection(asyncio.Protocol):
     def opened(self, request: Request) -> None:
         self._head_since = None
         self._invited = False
-        self._upload_since = self._last_read = request.arrived
+        self._upload.begin(request.arrived)
         self._front.opened(request)
 
     def complete(self, request: Request) -> None:
@@ -164,7 +162,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _in_upload(self, request: Request) -> None:
         """Look at a request whose body is not whole yet."""
-        self._last_read = time.monotonic()
+        self._upload.last_read = time.monotonic()
         if self._request is not None or self._ahead:
             return  # it is ahead of its turn
         if request.error is not None:
@@ -245,7 +243,7 @@ class ClientConnection(asyncio.Protocol):
         elif request.error is not None:
             self._refuse_upload(request)
         else:
-            self._upload_since = self._last_read = now
+            self._upload.begin(now)
             if not self._invited:
                 self._invite(request)
 
@@ -349,7 +347,7 @@ class ClientConnection(asyncio.Protocol):
     def _look_at_reading(self, now: float, patience: float, header_timeout: float) -> None:
         request = self._reader.current
         if request is not None:
-            error = self._fault_of_upload(request, now, patience)
+            error = self._upload.fault(request.size, now, patience)
             if error is not None:
                 request.error = error
                 self._refuse_upload(request)
@@ -357,14 +355,6 @@ class ClientConnection(asyncio.Protocol):
             self._look_at_head(now, header_timeout)
         elif now - self._idle_since > KEEP_ALIVE:
             self.close()
-
-    def _fault_of_upload(self, request: Request, now: float, patience: float) -> SlowUpload | None:
-        if now - self._last_read > patience:
-            return SlowUpload(f"Nothing of the request body came for {patience:g} s.")
-        seconds = now - self._upload_since
-        if seconds > patience and request.size < seconds * _SLOWEST:
-            return SlowUpload(f"The request body came at less than {_SLOWEST} bytes per second.")
-        return None
 
     def _look_at_head(self, now: float, timeout: float) -> None:
         if self._head_since is None:

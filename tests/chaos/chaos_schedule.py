@@ -165,7 +165,8 @@ def _details(dice: Random, kind: Kind) -> dict[str, Any]:
     if dice.random() < 0.3:
         found["times"] = dice.randint(1, 6)
     if kind.breaks:
-        found["after_events"] = dice.randint(0, 12)
+        # What is aborted before it has said anything says so as vLLM does, and nobody else.
+        found["after_events"] = dice.randint(1 if kind.name == "abort" else 0, 12)
     elif kind.name in ("hang", "reset", "error_500", "garbage") and dice.random() < 0.4:
         found["everywhere"] = True  # health checks and metrics as well
     if kind.name == "slow":
