@@ -46,7 +46,11 @@ def metrics(pool: Pool, keys: Gate, waiting: Callable[[], int]) -> Metrics:
 
 
 def text_of(made: Metrics) -> str:
-    return asyncio.run(made.text()).decode()
+    loop = asyncio.new_event_loop()  # not `asyncio.run`: that forgets the loop of other tests
+    try:
+        return loop.run_until_complete(made.text()).decode()
+    finally:
+        loop.close()
 
 
 def families(pool: Pool) -> dict[str, Metric]:
