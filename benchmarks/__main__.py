@@ -55,32 +55,17 @@ def _streamed(connections: int, events: int, pause: float) -> Load:
     )
 
 
-def cpu_per_request(load: Load) -> Callable[[Running, float], Figures]:
-    """CPU microseconds for each answer, and answers a second."""
+def cpu_per(unit: str, load: Load) -> Callable[[Running, float], Figures]:
+    """CPU microseconds for each of the "answers" or "events", how many came, and how late."""
 
     def measure(proxy: Running, seconds: float) -> Figures:
         load(proxy, _SETTLE)
         before = cpu_seconds(proxy.pid)
         done = load(proxy, seconds)
         used = cpu_seconds(proxy.pid) - before
-        return {"us": used / done.answers * 1e6, "a second": done.answers / done.seconds}
-
-    return measure
-
-
-def cpu_per_event(load: Load) -> Callable[[Running, float], Figures]:
-    """CPU microseconds for each event, and how late they came."""
-
-    def measure(proxy: Running, seconds: float) -> Figures:
-        load(proxy, _SETTLE)
-        before = cpu_seconds(proxy.pid)
-        done = load(proxy, seconds)
-        used = cpu_seconds(proxy.pid) - before
-        return {
-            "us": used / done.events * 1e6,
-            "a second": done.events / done.seconds,
-            **_waits(done),
-        }
+        count = getattr(done, unit)
+        figures = {"us": used / count * 1e6, "a second": count / done.seconds}
+        return {**figures, **_waits(done)} if done.waits else figures
 
     return measure
 
@@ -155,14 +140,14 @@ class What:
     start: Start | None = None  # the router alone, started like this
 
 
-_SMALL = cpu_per_request(_hammered(0, 64))
-_EVENTS = cpu_per_event(_streamed(40, 64, 0.005))
-_FLOW = cpu_per_event(_streamed(50, 100, 0.01))
+_SMALL = cpu_per("answers", _hammered(0, 64))
+_EVENTS = cpu_per("events", _streamed(40, 64, 0.005))
+_FLOW = cpu_per("events", _streamed(50, 100, 0.01))
 WHATS = {
     "small": What("CPU per small request", _SMALL, "us"),
     "event": What("CPU per event, 40 streams of 64 at 5 ms", _EVENTS, "us"),
-    "32k": What("CPU per prompt of 32 kB", cpu_per_request(_hammered(_SHORT, 32)), "us"),
-    "4m": What("CPU per prompt of 4 MB", cpu_per_request(_hammered(_LONG, 4)), "us"),
+    "32k": What("CPU per prompt of 32 kB", cpu_per("answers", _hammered(_SHORT, 32)), "us"),
+    "4m": What("CPU per prompt of 4 MB", cpu_per("answers", _hammered(_LONG, 4)), "us"),
     "latency": What("p99 at 1,000 requests a second", latency(1000), "p99 ms"),
     "lateness": What("p99 of an event at 5,000 a second", _FLOW, "p99 ms"),
     "memory": What("memory of 1,000 streams", memory_of_streams, "MB"),

@@ -25,10 +25,9 @@ _SAID_WITH_500 = {
 }
 # What vLLM makes, with a 200, of requests that wait in it when it is told to stop: a stream that
 # ends before it has said more than its role, and an answer in one piece that it has aborted.
-_SAYS_NOTHING = re.compile(
-    rb'\s*(data: ?[^\n]*"delta": ?{"role": ?"assistant", ?"content": ?(""|null)}[^\n]*\n\n)?'
-    rb"data: ?\[DONE\]"
-)
+_ROLE = rb'\s*(data: ?[^\n]*"delta": ?{"role": ?"assistant", ?"content": ?(""|null)}[^\n]*\n\n)?'
+_SAYS_NOTHING = re.compile(_ROLE + rb"data: ?\[DONE\]")
+_SAYS_NOTHING_YET = re.compile(_ROLE)
 _ABORTED = b'"finish_reason":"abort"'
 
 
@@ -75,7 +74,11 @@ def judge(
     if status == 500:
         return _judge_500(data, may_move) if whole else _HOLD
     if status == 200 and is_event_stream:
-        return _judge_first_event(data, may_move) if whole or has_event(data, searched) else _HOLD
+        return (
+            _judge_first_event(data, ended, may_move)
+            if whole or has_event(data, searched)
+            else _HOLD
+        )
     if status == 200 and ended and _ABORTED in data:
         return _moved(Trouble.BROKEN, "aborted", may_move)
     return _PASS
@@ -93,7 +96,11 @@ def how_it_ended(tail: bytes) -> tuple[Trouble | None, str]:
     return (Trouble.BROKEN, "aborted") if _ABORTED in tail else (None, "")
 
 
-def _judge_first_event(data: bytes | bytearray, may_move: Callable[[Trouble], bool]) -> Judgement:
+def _judge_first_event(
+    data: bytes | bytearray, ended: bool, may_move: Callable[[Trouble], bool]
+) -> Judgement:
+    if not ended and len(data) <= LONGEST_HELD and _SAYS_NOTHING_YET.fullmatch(data):
+        return _HOLD  # no token is here that could be late
     if b"[DONE]" in data and _SAYS_NOTHING.match(data):
         return _moved(Trouble.BROKEN, "empty stream", may_move)
     error = error_in_first_event(data)

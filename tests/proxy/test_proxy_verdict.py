@@ -229,3 +229,17 @@ def test_what_was_searched_for_an_event_is_not_searched_again() -> None:
     begun = b"data: 1\n\n" + b"x" * 100
     assert judge(200, True, begun, False, Decider(True), searched=len(begun)) == HOLD
     assert judge(200, True, begun + b"\n\n", False, Decider(True), searched=len(begun)) == PASS
+
+
+@pytest.mark.parametrize("content", [b'""', b"null"])
+def test_a_role_alone_is_held_until_a_token_or_the_end_follows(content: bytes) -> None:
+    """What vLLM aborts ends behind it, and that may come in another read."""
+    role = b'data: {"choices":[{"delta":{"role":"assistant","content":%b}}]}\n\n' % content
+    token = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+    assert verdict(200, role, stream=True) == HOLD
+    assert verdict(200, role + token[:-9], stream=True) == PASS
+    assert verdict(200, role + token, stream=True) == PASS
+    assert verdict(200, role, stream=True, ended=True) == PASS
+    done = role + b"data: [DONE]\n\n"
+    assert verdict(200, done, stream=True) == moved(Trouble.BROKEN, "empty stream")
+    assert verdict(200, b"\n" * (LONGEST_HELD + 1), stream=True) == PASS
