@@ -122,7 +122,11 @@ class Launcher:
         return server
 
     def spawn(self, command: Command, port: int) -> subprocess.Popen[bytes]:
-        """A process group of its own, so that an engine's children can be ended with it."""
+        """Start it in a process group of its own, so that its children can be ended with it.
+
+        Not in a session of its own: Linux shares the processors out among sessions, and one that
+        was stopped and goes on can take them all for seconds, in which a test does not run.
+        """
         with self.log_of(port).open("wb") as log:
             return subprocess.Popen(
                 [*command.argv, "--host", "127.0.0.1", "--port", str(port)],
@@ -130,7 +134,7 @@ class Launcher:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                preexec_fn=os.setpgrp,
             )
 
     def log_of(self, port: int) -> Path:
