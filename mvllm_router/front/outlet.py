@@ -5,11 +5,16 @@ All of a round together wake each process once, and the code that reads and deci
 displaced from the CPU's caches in between. Where little is going on, a round is short.
 
 The events of streams are sent at once: they come one by one, and people watch them come.
+
+As long as a socket takes all there is, it is written to here and not by its transport: uvloop's
+would write only after all that came in the same round was read, and be late with the first.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 
 # Bytes. From here on it is not worth while to collect, nor to copy.
 _LARGE = 65536
@@ -41,11 +46,12 @@ class Outbox:
 class Outlet:
     """The writing end of one connection. All that is written to it goes through here."""
 
-    __slots__ = ("_outbox", "_pieces", "transport")
+    __slots__ = ("_file", "_outbox", "_pieces", "transport")
 
     def __init__(self, transport: asyncio.Transport, outbox: Outbox) -> None:
         self.transport = transport
         self._outbox = outbox
+        self._file = _plain_socket(transport)  # its descriptor
         self._pieces: list[bytes] = []  # those that have not been sent, in order
 
     def write(self, data: bytes) -> None:
@@ -63,7 +69,7 @@ class Outlet:
             self._pieces.append(data)
             self.flush()
         elif not self.transport.is_closing():
-            self.transport.write(data)
+            self._put(data)
 
     def flush(self) -> None:
         """Send now what was written."""
@@ -77,7 +83,19 @@ class Outlet:
             for piece in waiting:
                 self.transport.write(piece)
         else:
-            self.transport.write(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+            self._put(waiting[0] if len(waiting) == 1 else b"".join(waiting))
+
+    def _put(self, data: bytes) -> None:
+        """Send now; what the socket does not take is left to the transport, which is open."""
+        if self._file is not None and not self.transport.get_write_buffer_size():
+            try:
+                sent = os.write(self._file, data)
+            except OSError:  # it takes nothing now, or never: the transport finds out which
+                sent = 0
+            if sent == len(data):
+                return
+            data = data[sent:]
+        self.transport.write(data)
 
     def is_closing(self) -> bool:
         return self.transport.is_closing()
@@ -103,3 +121,11 @@ class Outlet:
         """End the connection at once; what was not sent is lost."""
         self._pieces.clear()
         self.transport.abort()
+
+
+def _plain_socket(transport: asyncio.Transport) -> int | None:
+    """Return the descriptor of the socket, if it takes what is written as it is."""
+    sock = transport.get_extra_info("socket")
+    if sock is None or sys.platform == "win32" or transport.get_extra_info("sslcontext"):
+        return None
+    return int(sock.fileno())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any, cast
 
 import pytest
+from support import until
 
 from mvllm_router.front.outlet import Outbox, Outlet
 
@@ -41,6 +43,9 @@ class Wire:
 
     def get_write_buffer_size(self) -> int:
         return 7
+
+    def get_extra_info(self, name: str) -> None:
+        """It has no socket."""
 
 
 @pytest.fixture
@@ -132,3 +137,51 @@ async def test_what_was_not_sent_yet_counts_as_unsent(wire: Wire) -> None:
     assert outlet.unsent == 10
     await asyncio.sleep(0)
     assert outlet.unsent == 7
+
+
+class Reading(asyncio.Protocol):
+    """Reads all from the other end of a connection, once it may."""
+
+    def __init__(self) -> None:
+        self.read = bytearray()
+
+    def data_received(self, data: bytes) -> None:
+        self.read += data
+
+
+@pytest.mark.parametrize("how", ["send", "write"])
+async def test_what_a_socket_does_not_take_at_once_follows_in_order(how: str) -> None:
+    near, far = socket.socketpair()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    loop = asyncio.get_running_loop()
+    writing, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+    reader, reading = await loop.create_connection(Reading, sock=far)
+    reader.pause_reading()
+    outlet = Outlet(writing, Outbox())
+    pieces = [bytes([65 + n % 26]) * (n * 37 % 5000) for n in range(1, 200)]
+    for piece in pieces:
+        (outlet.send if how == "send" else outlet.write)(piece)
+        if how == "write":
+            outlet.flush()
+    assert 0 < outlet.unsent < sum(map(len, pieces))  # the socket took some, and not all
+    reader.resume_reading()
+    await until(lambda: len(reading.read) == sum(map(len, pieces)))
+    assert reading.read == b"".join(pieces)
+    assert outlet.unsent == 0
+    outlet.close()
+    reader.close()
+
+
+async def test_a_socket_that_is_broken_is_found_out_by_its_transport() -> None:
+    near, far = socket.socketpair()
+    loop = asyncio.get_running_loop()
+    lost = asyncio.Event()
+
+    class Writing(asyncio.Protocol):
+        def connection_lost(self, error: Exception | None) -> None:
+            lost.set()
+
+    transport, _ = await loop.create_connection(Writing, sock=near)
+    far.close()
+    Outlet(transport, Outbox()).send(b"for nobody")
+    await asyncio.wait_for(lost.wait(), 10)
