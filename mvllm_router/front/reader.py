@@ -14,6 +14,7 @@ from mvllm_router.errors import BadRequest, HeadTooLarge, RouterError, TooLarge
 from mvllm_router.fields import Fields, RawHeaders
 from mvllm_router.front.bodies import Bodies
 from mvllm_router.front.request import Request
+from mvllm_router.repeated import Repeated, repeated
 
 if TYPE_CHECKING:
     from mvllm_router.front.connection import ClientConnection
@@ -28,6 +29,11 @@ _VERSIONS = ("1.1", "1.0")
 # The margin, in bytes, is above what one read brings.
 _FRAMING_PER_BYTE = 16
 _FRAMING = 1024 * 1024
+# A head with one of these changes what the parser does next.
+_TURNING = frozenset((b"transfer-encoding", b"upgrade", b"expect"))
+
+# What a head is read as: method, target, fields, whether the connection may stay open.
+_Meaning = tuple[str, str, Fields, bool]
 
 
 class Reader:
@@ -38,12 +44,15 @@ class Reader:
     """
 
     __slots__ = (
+        "_between",
         "_bodies",
         "_connection",
         "_fields",
         "_framing",
         "_is_much",
         "_is_new",
+        "_last",
+        "_meaning",
         "_parser",
         "_target",
         "current",
@@ -64,6 +73,9 @@ class Reader:
         self._is_much = False  # the head is in so many bytes that it may be too long
         self._target = b""
         self._fields = Fields()
+        self._between = True  # the parser has seen nothing of the next request
+        self._meaning: _Meaning | None = None  # of a head that may come again
+        self._last: Repeated[_Meaning] | None = None
 
     def feed(self, data: bytes) -> RouterError | None:
         """Read on.
@@ -71,6 +83,38 @@ class Reader:
         Returns:
             What is wrong with what cannot be taken for a request at all.
         """
+        began_between = self._between
+        if began_between and self._last is not None and self._is_repeated(self._last, data):
+            return None
+        error = self._parse(data)
+        meaning, self._meaning = self._meaning, None
+        if began_between and self._between and meaning is not None:
+            self._last = repeated(data, meaning[2].length, meaning)
+        return error
+
+    def _is_repeated(self, last: Repeated[_Meaning], data: bytes) -> bool:
+        """Take `data` without parsing it if it is the last request with another body."""
+        found = last.body_of(data)
+        if found is None or int(found[0]) > self._bodies.longest:
+            return False
+        method, target, fields, keep_alive = last.meaning
+        self._open(
+            Request(
+                self._connection,
+                self._bodies,
+                method,
+                target,
+                fields.with_length(found[0]),
+                http_1_1=True,
+                keep_alive=keep_alive,
+            )
+        )
+        if found[1]:
+            self.on_body(found[1])
+        self.on_message_complete()
+        return True
+
+    def _parse(self, data: bytes) -> RouterError | None:
         in_body = self.current is not None
         self._is_new = False
         self._is_much = self.head_bytes + len(data) > LONGEST_TARGET
@@ -126,23 +170,25 @@ class Reader:
 
     # --- what the parser finds
 
+    def on_message_begin(self) -> None:
+        self._between = False
+
     def on_url(self, url: bytes) -> None:
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.current is None:  # else it is a trailer
-            fields = self._fields
-            fields.raw.append((name, value))
-            fields.first.setdefault(name.lower(), value)
+            self._fields.add(name, value)
 
     def on_headers_complete(self) -> None:
         parser = self._parser
         version = parser.get_http_version()
+        target = self._target.decode("utf-8", "surrogateescape")
         request = Request(
             self._connection,
             self._bodies,
             parser.get_method().decode("latin-1"),
-            self._target.decode("utf-8", "surrogateescape"),
+            target,
             self._fields,
             http_1_1=version == "1.1",
             keep_alive=parser.should_keep_alive(),
@@ -151,10 +197,15 @@ class Reader:
         if error is not None:
             request.error = error
             request.keep_alive = False
+        elif version == "1.1" and _TURNING.isdisjoint(self._fields.first):
+            self._meaning = request.method, target, self._fields, request.keep_alive
         self._target = b""
         self._fields = Fields()
-        self._framing = 0
         self._is_new = True
+        self._open(request)
+
+    def _open(self, request: Request) -> None:
+        self._framing = 0
         self.current = request
         self._connection.opened(request)
 
@@ -172,6 +223,7 @@ class Reader:
             request.release()
 
     def on_message_complete(self) -> None:
+        self._between = True
         request, self.current = self.current, None
         if request is None:
             return

@@ -99,7 +99,7 @@ class Request:
     @property
     def announced(self) -> int:
         """The length of the body in bytes, if the head tells it, else 0."""
-        return int(self.fields.first.get(b"content-length", 0))
+        return int(self.fields.length or 0)
 
     def add(self, piece: bytes) -> None:
         """Hold a piece of the body.

@@ -30,7 +30,7 @@ def framing_of(head: Head, *, is_head: bool, http_1_1: bool) -> Framing:
     """Choose the framing for a client: RFC 9112, section 6."""
     if is_head or head.status in (204, 304):
         return Framing.NONE
-    if head.fields.first.get(b"content-length") is not None:
+    if head.fields.length is not None:
         return Framing.LENGTH
     return Framing.CHUNKED if http_1_1 else Framing.CLOSE
 
@@ -52,7 +52,7 @@ def head_bytes(
     ]
     if framing is Framing.CHUNKED:
         lines.append(b"transfer-encoding: chunked\r\n")
-    elif head.status != 204 and (length := head.fields.first.get(b"content-length")) is not None:
+    elif head.status != 204 and (length := head.fields.length) is not None:
         lines.append(b"content-length: %b\r\n" % length)
     if not keep_alive:
         lines.append(b"connection: close\r\n")

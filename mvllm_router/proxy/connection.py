@@ -11,14 +11,13 @@ import httptools
 from mvllm_router.fields import Fields
 from mvllm_router.front.outlet import Outlet
 from mvllm_router.proxy.failure import Failure
+from mvllm_router.repeated import Repeated, repeated
 
 if TYPE_CHECKING:
     from mvllm_router.proxy.connections import Connections
 
 # Bytes of an answer's head, or of what follows its body; real ones have less than 1 kB.
 _LONGEST_HEAD = 131072
-
-_FRAMED_BY = frozenset((b"content-length", b"transfer-encoding"))
 
 
 class Head:
@@ -71,6 +70,7 @@ class Connection(asyncio.Protocol):
         "_data",
         "_fields",
         "_head",
+        "_last",
         "_parser",
         "_phase",
         "_pool",
@@ -91,6 +91,9 @@ class Connection(asyncio.Protocol):
         self._phase = Phase.IDLE
         self._reading_paused = False
         self._surplus = False  # bytes came that no request asked for
+        self._last: Repeated[Head] | None = (
+            None  # the head of the last answer, if it may come again
+        )
         self.outlet: Outlet | None = None  # None: not connected yet
         self.receiver: Receiver | None = None
         self.idle_since = 0.0
@@ -179,6 +182,9 @@ class Connection(asyncio.Protocol):
         if receiver is None:  # nobody asked for this; never read it as the next answer
             self._pool.forget(self)
             return self.abort()
+        is_first = self._phase is Phase.HEAD and not self._since_body
+        if is_first and self._last is not None and self._is_repeated(self._last, data):
+            return self._hand_on(receiver)
         problem = ""
         try:
             self._parser.feed_data(data)
@@ -188,12 +194,34 @@ class Connection(asyncio.Protocol):
             self._surplus = True  # what follows a whole answer is not the answer's fault
         if not self._data:
             problem = problem or self._out_of_proportion(len(data))
+        if is_first and self._phase is Phase.ENDED and not self._surplus:
+            self._remember(data)
         self._hand_on(receiver)
         if problem and self.receiver is receiver:
             self.receiver = None
             receiver.lost(Failure.GARBAGE, problem)
             return self.abort()
         return None
+
+    def _remember(self, data: bytes) -> None:
+        """Keep the head of a whole answer that came in one read."""
+        head = self._head
+        if head is not None and head.status == 200 and not self._answers_to_head:
+            self._last = repeated(data, head.fields.length, head)
+
+    def _is_repeated(self, last: Repeated[Head], data: bytes) -> bool:
+        """Take `data` without parsing it if it is the last answer with another body."""
+        found = None if self._answers_to_head else last.body_of(data)
+        if found is None:
+            return False
+        length, body = found
+        head = last.meaning
+        fields = head.fields.with_length(length)
+        self._head = Head(head.status, head.reason, fields, head.keeps_alive, until_close=False)
+        if body:
+            self._data.append(body)
+        self._phase = Phase.ENDED
+        return True
 
     def _out_of_proportion(self, size: int) -> str:
         """Count what brought nothing of the body; return what there is too much of, if anything."""
@@ -237,9 +265,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._phase is Phase.HEAD:  # else it is a trailer
-            fields = self._fields
-            fields.raw.append((name, value))
-            fields.first.setdefault(name.lower(), value)
+            self._fields.add(name, value)
 
     def on_headers_complete(self) -> None:
         if self._phase is not Phase.HEAD:
@@ -251,7 +277,7 @@ class Connection(asyncio.Protocol):
             self._fields = Fields()
             return
         no_body = self._answers_to_head or status in (204, 304)
-        unframed = _FRAMED_BY.isdisjoint(fields.first)
+        unframed = fields.length is None and b"transfer-encoding" not in fields.first
         self._until_close = unframed and not no_body
         keeps_alive = self._parser.should_keep_alive() and not self._answers_to_head
         self._head = Head(status, self._reason, fields, keeps_alive, self._until_close)

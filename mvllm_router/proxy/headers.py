@@ -36,13 +36,13 @@ FORWARDING = frozenset(
 # The router writes these itself; a client's credentials are for the router alone.
 _NOT_TO_BACKENDS = HOP_BY_HOP | {
     b"host",
-    b"content-length",
     b"expect",
     b"authorization",
     b"x-api-key",
     b"x-request-id",
 }
 _NOT_FROM_CLIENTS = _NOT_TO_BACKENDS | FORWARDING
+_NOT_FROM_PROXIES = _NOT_TO_BACKENDS | {FORWARDED_FOR}  # it is written anew
 # Which web pages may read an answer is the router's to say (see cors.py).
 _CORS = frozenset(
     b"access-control-" + name
@@ -60,7 +60,6 @@ _NOT_TO_CLIENTS = (
     HOP_BY_HOP
     | _CORS
     | {
-        b"content-length",
         b"x-request-id",
         b"x-router-backend",
         b"x-router-attempts",
@@ -71,17 +70,6 @@ _NOT_IN_STREAMS = _NOT_TO_CLIENTS | {b"x-accel-buffering", b"cache-control"}
 _REQUEST_ID = re.compile(rb"[!-~]{1,128}")
 
 
-def named_by_connection(fields: Fields) -> frozenset[bytes]:
-    """Return the names, in lower case, that `Connection` declares to be hop-by-hop too."""
-    names = [
-        each.strip().lower()
-        for name, value in fields.raw
-        if name.lower() == b"connection"
-        for each in value.split(b",")
-    ]
-    return frozenset(names)
-
-
 def to_backend(fields: Fields, proxy: str | None = None) -> bytes:
     """Return the lines of a request that a backend gets, each with its line end.
 
@@ -89,11 +77,11 @@ def to_backend(fields: Fields, proxy: str | None = None) -> bytes:
     its client goes on, and its own address with it.
     """
     if proxy is None:
-        return fields.lines(_barred(_NOT_FROM_CLIENTS, fields))
-    barred = _barred(_NOT_TO_BACKENDS, fields)
+        return fields.lines(_NOT_FROM_CLIENTS)
+    barred = fields.named_by_connection()
     chain = [] if FORWARDED_FOR in barred else [forwarded_for(fields.raw)]
     chain = [*filter(None, chain), proxy.encode("ascii")]
-    lines = fields.lines(barred | {FORWARDED_FOR})
+    lines = fields.lines(_NOT_FROM_PROXIES)
     return lines + b"x-forwarded-for: %b\r\n" % b", ".join(chain)
 
 
@@ -113,14 +101,9 @@ def to_client(fields: Fields, *, is_event_stream: bool) -> bytes:
     A server-sent stream is marked so that no cache or proxy on the way holds it back.
     """
     if not is_event_stream:
-        return fields.lines(_barred(_NOT_TO_CLIENTS, fields))
-    kept = fields.lines(_barred(_NOT_IN_STREAMS, fields))
+        return fields.lines(_NOT_TO_CLIENTS)
+    kept = fields.lines(_NOT_IN_STREAMS)
     return kept + b"x-accel-buffering: no\r\ncache-control: no-cache\r\n"
-
-
-def _barred(names: frozenset[bytes], fields: Fields) -> frozenset[bytes]:
-    """Return `names` and those that the message declares to be hop-by-hop."""
-    return names | named_by_connection(fields) if b"connection" in fields.first else names
 
 
 def usable_request_id(given: bytes) -> str | None:

@@ -30,8 +30,9 @@ def answer(head: Head) -> tuple[Head, bytes]:
 
 def stream(head: Head) -> Head:
     """Return the head of a stream whose events may get another text, and so another length."""
-    raw = [(name, value) for name, value in head.fields.raw if name.lower() != b"content-length"]
-    return Head(head.status, head.reason, fields_of(raw), head.keeps_alive, head.until_close)
+    return Head(
+        head.status, head.reason, fields_of(head.fields.raw), head.keeps_alive, head.until_close
+    )
 
 
 def events(data: bytes) -> bytes:

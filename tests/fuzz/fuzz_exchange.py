@@ -17,7 +17,6 @@ from mvllm_router.proxy import hidden
 from mvllm_router.proxy.attempts import Trouble
 from mvllm_router.proxy.client import Client
 from mvllm_router.proxy.exchange import Exchange, Outcome, Result
-from mvllm_router.proxy.headers import named_by_connection
 from mvllm_router.proxy.sse import ends_event
 
 OWN_LINES = b"x-request-id: r1\r\nx-router-backend: s0\r\nx-router-attempts: 1\r\n"
@@ -159,7 +158,7 @@ def check_head(told: Told, message: Message, case: Case) -> None:
     assert not kept & HOP_BY_HOP
     if case.hide_errors:
         return
-    gone = HOP_BY_HOP | REPLACED | named_by_connection(told.head.fields)
+    gone = HOP_BY_HOP | REPLACED | told.head.fields.named_by_connection()
     if told.head.is_event_stream:
         gone |= STREAM_NAMES
     stripped = [(key, value.strip(b" \t")) for key, value in told.head.fields.raw]

@@ -7,7 +7,6 @@ import pytest
 from mvllm_router.fields import RawHeaders, fields_of
 from mvllm_router.proxy.headers import (
     HOP_BY_HOP,
-    named_by_connection,
     to_backend,
     to_client,
     usable_request_id,
@@ -72,8 +71,8 @@ def test_headers_that_connection_names_end_here_in_both_directions(lines) -> Non
 
 
 def test_connection_may_name_nothing() -> None:
-    assert named_by_connection(fields_of([(b"a", b"b")])) == frozenset()
-    assert named_by_connection(fields_of([(b"Connection", b"Keep-Alive")])) == {b"keep-alive"}
+    assert fields_of([(b"a", b"b")]).named_by_connection() == frozenset()
+    assert fields_of([(b"Connection", b"Keep-Alive")]).named_by_connection() == {b"keep-alive"}
 
 
 @pytest.mark.parametrize("lines", [request_lines, answer_lines])

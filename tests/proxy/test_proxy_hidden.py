@@ -35,7 +35,7 @@ def test_an_answer_keeps_its_status_and_loses_its_text(status: int) -> None:
 
 def test_an_answer_is_framed_by_its_new_length() -> None:
     shown, body = hidden.answer(head(500, (b"Content-Length", b"99999"), until_close=True))
-    assert shown.fields.first.get(b"content-length") == b"%d" % len(body)
+    assert shown.fields.length == b"%d" % len(body)
     assert shown.fields.first.get(b"content-type") == b"application/json; charset=utf-8"
     assert not shown.until_close
 
@@ -51,9 +51,7 @@ def test_of_a_servers_headers_only_the_time_to_wait_is_left() -> None:
             (b"Retry-After", b"7"),
         )
     )
-    assert {name for name, _ in shown.fields.raw} == {
-        *(b"content-type", b"content-length", b"retry-after")
-    }
+    assert {name for name, _ in shown.fields.raw} == {b"content-type", b"retry-after"}
     assert retry_after(shown) == 7
 
 
