@@ -40,7 +40,25 @@ def _answer(body: bytes) -> bytes:
     return head + b"content-length: %d\r\n\r\n" % len(body) + body
 
 
-_PAGES = {b"/v1/models": _answer(_MODELS), b"/health": _answer(b"{}")}
+def _metrics() -> bytes:
+    """As much text as a vLLM that has been busy has, and its load in the middle of it."""
+    buckets = "".join(
+        f'vllm:some_histogram_{n}_seconds_bucket{{engine="0",le="{le}",model_name="tiny"}} {le}.0\n'
+        for n in range(40)
+        for le in range(20)
+    )
+    load = "".join(
+        f'vllm:num_requests_{what}{{engine="0",model_name="tiny"}} 0.0\n'
+        for what in ("running", "waiting")
+    )
+    return (buckets[: len(buckets) // 2].rpartition("\n")[0] + "\n" + load + buckets).encode()
+
+
+_PAGES = {
+    b"/v1/models": _answer(_MODELS),
+    b"/health": _answer(b"{}"),
+    b"/metrics": _answer(_metrics()),
+}
 _ANSWER = _answer(_JSON)
 
 

@@ -77,18 +77,29 @@ def hammer(url: str, key: str, body: bytes, connections: int, seconds: float) ->
 
 
 def stream(
-    url: str, key: str, connections: int, seconds: float, *, events: int, pause: float
+    url: str,
+    key: str,
+    connections: int,
+    seconds: float,
+    *,
+    events: int,
+    pause: float,
+    ramp: float = 0.0,
 ) -> Done:
-    """Let each connection ask for stream after stream; note how late the events come."""
+    """Let each connection ask for stream after stream; note how late the events come.
+
+    The first streams begin together, or evenly within the first `ramp` seconds.
+    """
     request = post(chat(stream="true", max_completion_tokens=events, temperature=pause), key)
-    return _run(_stream(url, request, connections, seconds))
+    return _run(_stream(url, request, connections, seconds, ramp))
 
 
-async def _stream(url: str, request: bytes, connections: int, seconds: float) -> Done:
+async def _stream(url: str, request: bytes, connections: int, seconds: float, ramp: float) -> Done:
     begun = time.monotonic()
     done = Done(0)
 
-    async def client() -> None:
+    async def client(number: int) -> None:
+        await asyncio.sleep(ramp * number / connections)
         reader, writer = await _open(url)
         while time.monotonic() < begun + seconds:
             writer.write(request)
@@ -106,7 +117,7 @@ async def _stream(url: str, request: bytes, connections: int, seconds: float) ->
             done.answers += 1
         writer.close()
 
-    await asyncio.gather(*(client() for _ in range(connections)))
+    await asyncio.gather(*(client(number) for number in range(connections)))
     done.seconds = time.monotonic() - begun
     return done
 

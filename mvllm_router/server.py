@@ -46,7 +46,7 @@ _DRAIN_TICK = 0.05
 _LAST_TICKS = 10
 
 # Objects that have come and not gone before the collector looks for cycles.
-_GARBAGE = 20_000
+_GARBAGE = 10_000
 
 T = TypeVar("T")
 

@@ -190,7 +190,9 @@ class Settings:
     hide_upstream_errors: bool = _setting(
         False, "Whether clients get a plain text in place of what a server says when it fails."
     )
-    scrape_interval: float = _seconds(1.0, "Time between two looks at the metrics of a server.")
+    scrape_interval: float = _seconds(
+        1.0, "Time between two looks at the metrics of a server; with more than a hundred, longer."
+    )
     health_check_interval: float = _seconds(10.0, "Time between two health checks of a server.")
     health_check_timeout: float = _seconds(5.0, "Longest wait for the answer to a health check.")
     enable_active_health_check: bool = _setting(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 
 import aiohttp
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.config.problems import printable
 from mvllm_router.control.bounds import bounded
+from mvllm_router.control.pace import Pace
 from mvllm_router.engines.recognise import Answer
 from mvllm_router.files import is_out_of_files
 from mvllm_router.tls import TlsError, client_context, explain
@@ -20,6 +22,9 @@ _LONGEST_ANSWER = 2 * 1024 * 1024
 # Bytes of its head and of what frames its body.
 _FRAMING = 256 * 1024
 _LONGEST_REASON = 200  # characters
+# Seconds between two readings of metrics, whosever they are: each takes the event loop a
+# millisecond. So more than a hundred servers are asked less often than a setting says.
+_BETWEEN_SCRAPES = 0.01
 
 
 class NoAnswer(Exception):
@@ -45,9 +50,13 @@ class NoAnswer(Exception):
 
 
 class Prober:
-    """One HTTP client for all backends. Not for requests of clients: those are relayed."""
+    """One HTTP client for all backends. Not for requests of clients: those are relayed.
+
+    `pace` says when the metrics of the next backend may be read.
+    """
 
     def __init__(self) -> None:
+        self.pace = Pace(_BETWEEN_SCRAPES, time.monotonic)
         self._session = aiohttp.ClientSession(
             connector=bounded(
                 aiohttp.TCPConnector(limit=0, keepalive_timeout=4.0), _LONGEST_ANSWER + _FRAMING

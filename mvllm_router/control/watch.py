@@ -241,7 +241,9 @@ class Watch:
         begun = time.monotonic()
         pause = 0.0
         if engine.metrics_path and self.backend.is_up:
-            pause = await self.scrape(engine, interval)
+            wait = self._prober.pace.take()
+            await asyncio.sleep(wait)
+            pause = await self.scrape(engine, max(interval, wait))
         return max(pause, interval - (time.monotonic() - begun))
 
     async def scrape(self, engine: Engine, interval: float) -> float:
