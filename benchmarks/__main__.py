@@ -30,7 +30,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import loads
 import picture
 from kernel import cpu_seconds, memory
-from proxies import RUST, STARTS, Running, Start, backends, is_here, router, router_with_key
+from proxies import (
+    ON_REQUEST,
+    RUST,
+    STARTS,
+    Running,
+    Start,
+    backends,
+    is_here,
+    router,
+    router_with_key,
+)
 
 _SETTLE = 0.5  # seconds in which a proxy warms up
 _SHORT, _LONG = 32 * 1024, 4 * 1024 * 1024  # bytes of a prompt, and of one with a picture
@@ -226,7 +236,8 @@ def main() -> None:
     options.add_argument("--json", type=Path, metavar="FILE")
     options.add_argument("--svg", type=Path, metavar="FILE")
     chosen = options.parse_args()
-    wanted = chosen.only.split(",") if chosen.only else list(STARTS)
+    usual = [name for name in STARTS if name not in ON_REQUEST]
+    wanted = chosen.only.split(",") if chosen.only else usual
     names = [name for name in wanted if is_here(name)]
     for name in wanted:
         if name not in names:

@@ -180,6 +180,29 @@ def _rust(name: str, *command: str) -> Start:
     return start
 
 
+_LITELLM = """
+model_list:
+{servers}
+"""
+_LITELLM_SERVER = """\
+  - model_name: tiny
+    litellm_params: {{model: openai/tiny, api_base: {url}/v1, api_key: none}}
+"""
+
+
+@contextlib.contextmanager
+def litellm(urls: Sequence[str]) -> Iterator[Running]:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "config.yaml"
+        servers = "".join(_LITELLM_SERVER.format(url=url) for url in urls)
+        file.write_text(_LITELLM.format(servers=servers))
+        program = str(PEERS / "litellm" / "bin" / "litellm")
+        line = [program, "--config", str(file), "--host", "127.0.0.1", "--port", str(port)]
+        with _served([*line, "--telemetry", "False"], _at(port)) as running:
+            yield running
+
+
 def _at(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
@@ -191,12 +214,15 @@ STARTS: dict[str, Start] = {
     "sglang-router": _rust("sglang-router", "python", "-m", "sglang_router.launch_router"),
     "vllm-router": _rust("vllm-router", "vllm-router"),
     "plain aiohttp": plain_aiohttp,
+    "litellm": litellm,
 }
+# So dear that it is measured only where it is named.
+ON_REQUEST = ("litellm",)
 RUST = ("sglang-router", "vllm-router")
 
 
 def is_here(name: str) -> bool:
     """Tell whether a peer is installed."""
-    if name in RUST:
+    if name in (*RUST, *ON_REQUEST):
         return (PEERS / name).is_dir()
     return name in ("router", "plain aiohttp") or shutil.which(name) is not None
