@@ -199,7 +199,21 @@ def litellm(urls: Sequence[str]) -> Iterator[Running]:
         file.write_text(_LITELLM.format(servers=servers))
         program = str(PEERS / "litellm" / "bin" / "litellm")
         line = [program, "--config", str(file), "--host", "127.0.0.1", "--port", str(port)]
-        with _served([*line, "--telemetry", "False"], _at(port)) as running:
+        environ = {**os.environ, "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
+        with _served([*line, "--telemetry", "False"], _at(port), env=environ) as running:
+            yield running
+
+
+@contextlib.contextmanager
+def mvllm(urls: Sequence[str]) -> Iterator[Running]:
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        entries = "".join(f'{{ url = "{url}", max_concurrent_requests = 100 }},\n' for url in urls)
+        Path(folder, "servers.toml").write_text(f"[servers]\nservers = [\n{entries}]\n")
+        program = str(PEERS / "mvllm" / "bin" / "mvllm")
+        line = [program, "run", "--config", "servers.toml", "--host", "127.0.0.1"]
+        options = ["--port", str(port), "--console", "--log-level", "ERROR"]
+        with _served([*line, *options], _at(port), cwd=folder) as running:
             yield running
 
 
@@ -215,9 +229,10 @@ STARTS: dict[str, Start] = {
     "vllm-router": _rust("vllm-router", "vllm-router"),
     "plain aiohttp": plain_aiohttp,
     "litellm": litellm,
+    "mvllm": mvllm,
 }
-# So dear that it is measured only where it is named.
-ON_REQUEST = ("litellm",)
+# So dear that they are measured only where they are named.
+ON_REQUEST = ("litellm", "mvllm")
 RUST = ("sglang-router", "vllm-router")
 
 
