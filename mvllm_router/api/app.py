@@ -6,7 +6,7 @@ import logging
 import time
 
 from mvllm_router import __version__
-from mvllm_router.api.admin import Admin, Reload, check_size
+from mvllm_router.api.admin import Admin
 from mvllm_router.api.health import health_document, server_models_document
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.metric_table import Sources
@@ -14,8 +14,10 @@ from mvllm_router.api.metrics import CONTENT_TYPE, Metrics
 from mvllm_router.api.models import model_document, models_document
 from mvllm_router.api.own import Asked, Found, Own, OwnRoutes, showing
 from mvllm_router.api.snapshot import About, snapshot_document
+from mvllm_router.api.wanted import check_size
 from mvllm_router.auth import ANYBODY, Gate
 from mvllm_router.config import Settings
+from mvllm_router.control.live import Live
 from mvllm_router.errors import NoBackend, NotFound, RouterError
 from mvllm_router.front.request import Request
 from mvllm_router.front.response import Response, error_response, json_response
@@ -39,16 +41,17 @@ class App:
         gate: Gate,
         settings: Settings,
         about: About,
-        reload: Reload,
+        live: Live,
     ) -> None:
-        """Make the routes; `reload` reads the configuration again for the one that asks for it."""
+        """Make the routes; `live` carries out what operators ask for."""
         self.pool = pool
         self.relay = relay
         self.gate = gate
         self.settings = settings
         self.about = about
+        self.live = live
         self.draining = False
-        self.own = OwnRoutes(self._table(Admin(pool, reload)))
+        self.own = OwnRoutes(self._table(Admin(pool, live)))
         self._metrics = Metrics(Sources(pool, gate, lambda: relay.dispatch.waiting))
 
     def _table(self, admin: Admin) -> dict[str, Own]:
@@ -62,7 +65,10 @@ class App:
             "/v1/models": Own(self._models),
             "/v1/models/{id}": Own(self._model),
             "/router/snapshot": showing(self._snapshot),
-            "/router/backends/{name}": Own(admin.show, {"PATCH": admin.change}),
+            "/router/backends": Own(writes={"POST": admin.add}),
+            "/router/backends/{name}": Own(
+                admin.show, {"PATCH": admin.change, "DELETE": admin.remove}
+            ),
             "/router/reload": Own(writes={"POST": admin.reload}),
         }
 
@@ -166,4 +172,5 @@ class App:
     def _snapshot(self) -> dict[str, object]:
         waiting = self.relay.dispatch.waiting
         keys = self.gate.holders
-        return snapshot_document(self.pool, self.about, waiting, self.draining, keys)
+        changes = self.live.overlay.count
+        return snapshot_document(self.pool, self.about, waiting, self.draining, keys, changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -26,13 +27,19 @@ class About:
 
 
 def snapshot_document(
-    pool: Pool, about: About, waiting: int, draining: bool, keys: Iterable[Holder] = ()
+    pool: Pool,
+    about: About,
+    waiting: int,
+    draining: bool,
+    keys: Iterable[Holder] = (),
+    live_changes: int = 0,
 ) -> dict[str, object]:
     """Return the state of the router, of each server and of each client's key now.
 
     Args:
         waiting: requests that the router holds until a server has room.
         draining: the router is stopping.
+        live_changes: how many changes of the admin API are not in the file.
     """
     load = load_stats_document(pool)
     servers = load["servers"]
@@ -41,11 +48,13 @@ def snapshot_document(
         server.update(_more(pool, backend))
     return {
         "version": __version__,
+        "pid": os.getpid(),
         "at": timestamp(pool.wall()),
         "uptime_seconds": round(pool.wall() - about.started, 3),
         "address": about.address,
         "policy": about.policy,
         "config": about.config_path,
+        "live_changes": live_changes,
         "state": "draining" if draining else "running",
         "in_flight": pool.stats.in_flight,
         "queued": waiting,
@@ -53,6 +62,7 @@ def snapshot_document(
         "servers": servers,
         "summary": load["summary"],
         "keys": [_key(holder) for holder in keys],
+        "events_number": pool.events.newest,
         "events": [event.document() for event in pool.events.last(_EVENTS_SHOWN)],
     }
 
@@ -88,7 +98,12 @@ def _more(pool: Pool, backend: Backend) -> dict[str, object]:
     now = pool.monotonic()
     state = backend.condition(now)
     return {
+        "etag": backend.etag,
+        "engine_version": backend.engine_version,
+        "max_concurrent_requests": backend.spec.max_concurrent_requests,
         "state": state,
+        "state_seconds": round(max(0.0, now - backend.condition_since(now)), 3),
+        "sample_age_seconds": round(now - backend.scrape.at, 3) if backend.scrape else None,
         "reason": _reason(backend, state),
         "progress": backend.health.progress,
         "circuit": _circuit(backend, now),

@@ -10,6 +10,7 @@ from mvllm_router.config.auth_keys import AUTH_KEYS
 from mvllm_router.config.diff import ConfigDiff, changes
 from mvllm_router.config.load import Override, load, parse, server_from
 from mvllm_router.config.model import Config, KeySpec, ServerSpec, key_digest
+from mvllm_router.config.overlay import CHANGEABLE, Overlay
 from mvllm_router.config.problems import ConfigError, Problem, mask_url
 from mvllm_router.config.rules import Mismatch
 from mvllm_router.config.server_keys import ENGINE_ALIASES, ENGINE_NAMES, SERVER_KEYS
@@ -25,6 +26,7 @@ from mvllm_router.config.template import template
 
 __all__ = [
     "AUTH_KEYS",
+    "CHANGEABLE",
     "ENGINE_ALIASES",
     "ENGINE_NAMES",
     "ENGINE_PLUGINS",
@@ -37,6 +39,7 @@ __all__ = [
     "ConfigError",
     "KeySpec",
     "Mismatch",
+    "Overlay",
     "Override",
     "Problem",
     "ServerSpec",

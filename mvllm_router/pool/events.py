@@ -39,6 +39,11 @@ class Events:
         self._ring.append(Event(self._count, time.time(), kind, backend, message))
         log.log(level, "%s%s", f"{backend}: " if backend else "", message)
 
+    @property
+    def newest(self) -> int:
+        """The number of the newest event; 0 before the first."""
+        return self._count
+
     def last(self, count: int) -> list[Event]:
         """Return the newest `count` events, or as many as are kept; oldest first."""
         return list(self._ring)[max(0, len(self._ring) - count) :]

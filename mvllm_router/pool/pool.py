@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
@@ -82,6 +83,9 @@ class Pool:
         self._unwell: set[Backend] = set()
         # Monotonic seconds. No scrape that kept scores depend on is too old before.
         self._first_expires = inf
+        # What tags of backends begin with: not even a router started anew gives one out twice.
+        self._epoch = f"{random.getrandbits(32):08x}"
+        self._tags = 0
         self._quiet_until = 0.0  # monotonic seconds; until then no last resort is told
 
     # --- who is in the pool
@@ -91,6 +95,7 @@ class Pool:
         health = Health(self.rules, self.monotonic)
         circuit = Circuit(self.circuit_rules, self.monotonic())
         backend = Backend(spec, health, circuit, DEFAULT_CAPACITY)
+        self._tag(backend)
         self.backends[spec.name] = backend
         self.events.add("added", spec.name, f"added ({spec.url})")
         self._changed()
@@ -116,6 +121,7 @@ class Pool:
             backend.speaks(spec.engine)
         backend.spec = spec
         backend.size()
+        self._tag(backend)
         self.events.add("updated", spec.name, "settings changed")
         self._changed()
         return backend
@@ -125,6 +131,8 @@ class Pool:
         backend = self.backends[name]
         if not backend.draining:
             backend.draining = True
+            backend.turned_at = self.monotonic()
+            self._tag(backend)
             self.events.add("drain", name, f"draining, {backend.in_flight} requests still running")
             self._changed()
         return backend
@@ -134,9 +142,16 @@ class Pool:
         backend = self.backends[name]
         if backend.draining:
             backend.draining = False
+            backend.turned_at = self.monotonic()
+            self._tag(backend)
             self.events.add("enable", name, "takes requests again")
             self._changed()
         return backend
+
+    def _tag(self, backend: Backend) -> None:
+        """Note that a backend has other settings than before, or begins or ends to drain."""
+        self._tags += 1
+        backend.etag = f'"{self._epoch}-{self._tags}"'
 
     def adopt(
         self, rules: HealthRules, circuit_rules: CircuitRules, *, enforce_capacity: bool
@@ -171,6 +186,10 @@ class Pool:
         backend.size(told=slots)
         if backend.slots != before:
             self._changed()
+
+    def told_version(self, backend: Backend, version: str | None) -> None:
+        """Note the version of a backend's engine; None when it does not say."""
+        backend.engine_version = version or backend.engine_version
 
     def told_models(self, backend: Backend, cards: Mapping[str, ModelCard] | None) -> None:
         """Note the models that a server lists; None when it does not say."""
