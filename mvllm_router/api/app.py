@@ -6,6 +6,7 @@ import logging
 import time
 
 from mvllm_router import __version__
+from mvllm_router.api import requests
 from mvllm_router.api.admin import Admin
 from mvllm_router.api.health import health_document, server_models_document
 from mvllm_router.api.load_stats import load_stats_document
@@ -13,6 +14,7 @@ from mvllm_router.api.metric_table import Sources
 from mvllm_router.api.metrics import CONTENT_TYPE, Metrics
 from mvllm_router.api.models import model_document, models_document
 from mvllm_router.api.own import Asked, Found, Own, OwnRoutes, showing
+from mvllm_router.api.query import Query
 from mvllm_router.api.snapshot import About, snapshot_document
 from mvllm_router.api.wanted import check_size
 from mvllm_router.auth import ANYBODY, Gate
@@ -23,6 +25,7 @@ from mvllm_router.front.request import Request
 from mvllm_router.front.response import Response, error_response, json_response
 from mvllm_router.front.steps import in_task
 from mvllm_router.pool import Pool
+from mvllm_router.pool.requests import CLIENT_LEFT, LONGEST
 from mvllm_router.proxy.ask import new_request_id
 from mvllm_router.proxy.headers import usable_request_id
 from mvllm_router.proxy.relay import Relay
@@ -65,6 +68,7 @@ class App:
             "/v1/models": Own(self._models),
             "/v1/models/{id}": Own(self._model),
             "/router/snapshot": showing(self._snapshot),
+            "/router/requests": Own(self._requests),
             "/router/backends": Own(writes={"POST": admin.add}),
             "/router/backends/{name}": Own(
                 admin.show, {"PATCH": admin.change, "DELETE": admin.remove}
@@ -105,6 +109,7 @@ class App:
             self.pool.stats.in_flight -= 1
             if client_left:
                 self.pool.stats.client_left[request.label] += 1
+                self._keep(request, CLIENT_LEFT, time.monotonic(), "the client left")
 
     async def answer(self, request: Request) -> Response | None:
         """Answer one request; an error of the router's own becomes its OpenAI-shaped answer."""
@@ -129,8 +134,9 @@ class App:
         return response
 
     def _refusal(self, request: Request, error: RouterError) -> Response:
-        seconds = time.monotonic() - request.arrived
-        self.pool.stats.finished(request.label or "other", error.status, seconds)
+        now = time.monotonic()
+        self.pool.stats.finished(request.label or "other", error.status, now - request.arrived)
+        self._keep(request, error.status, now, error.message)
         log.log(
             logging.DEBUG if error.status < 500 else logging.WARNING,
             "%s %s %s %s -> %d %s",
@@ -144,6 +150,29 @@ class App:
         response = error_response(error)
         response.headers["x-request-id"] = request.id
         return response
+
+    def _keep(self, request: Request, status: int, now: float, error: str) -> None:
+        """Keep a request that ends without an answer of a server."""
+        tried, failures = request.trail
+        self.pool.requests.add(
+            (
+                request.arrived,
+                now,
+                request.id,
+                request.method,
+                request.path[:LONGEST],
+                request.model,
+                status,
+                request.caller.name if request.caller else "",
+                request.address,
+                tried,
+                failures,
+                None,
+                None,
+                None,
+                error,
+            )
+        )
 
     async def _health(self, asked: Asked) -> Response:
         detailed = asked.caller is not None
@@ -168,6 +197,12 @@ class App:
 
     async def _model(self, asked: Asked) -> Response:
         return json_response(model_document(self.pool, asked.name, asked.caller or ANYBODY))
+
+    async def _requests(self, asked: Asked) -> Response:
+        query = Query(asked.request.query)
+        limit = query.number("limit", requests.LIMIT, most=requests.MOST)
+        after = query.number("after", 0)
+        return json_response(requests.requests_document(self.pool, limit, after))
 
     def _snapshot(self) -> dict[str, object]:
         waiting = self.relay.dispatch.waiting

@@ -62,6 +62,9 @@ def snapshot_document(
         "servers": servers,
         "summary": load["summary"],
         "keys": [_key(holder) for holder in keys],
+        "requests_number": pool.requests.newest,
+        "tokens_out": pool.stats.tokens_of_removed
+        + sum(backend.stats.tokens_out for backend in pool.backends.values()),
         "events_number": pool.events.newest,
         "events": [event.document() for event in pool.events.last(_EVENTS_SHOWN)],
     }
@@ -116,6 +119,7 @@ def _more(pool: Pool, backend: Backend) -> dict[str, object]:
         "retries": sum(stats.retries.values()),
         "prompt_tokens": stats.prompt_tokens,
         "completion_tokens": stats.completion_tokens,
+        "tokens_out": stats.tokens_out,
         "ttft_seconds": _quantiles(stats.ttft),
         "inter_token_seconds": _quantiles(stats.inter_token),
         "duration_seconds": _quantiles(stats.duration),

@@ -18,7 +18,10 @@ POLICIES: dict[str, str] = {
 
 
 class Policy(Protocol):
-    """Picks a backend. Plain and synchronous: it runs once for every attempt."""
+    """Picks a backend. Plain and synchronous: it runs once for every attempt.
+
+    It may have a text `why`, which says in a phrase what it goes by.
+    """
 
     def choose(self, candidates: Sequence[Backend], now: float) -> Backend:
         """Return one of `candidates` (never empty); `now` is in monotonic seconds."""

@@ -20,6 +20,8 @@ class LeastLoad:
     always preferred to busy ones.
     """
 
+    why = "the lowest score"
+
     def __init__(self, random_share: Callable[[], float] = random.random) -> None:
         """`random_share` gives numbers from 0 up to but not including 1."""
         self._random = random_share

@@ -10,6 +10,8 @@ from mvllm_router.pool import Backend
 class RoundRobin:
     """Walk through the candidates; one counter serves all models."""
 
+    why = "its turn"
+
     def __init__(self) -> None:
         self._turn = -1
 

@@ -14,6 +14,7 @@ from mvllm_router.pool.circuit import Circuit, CircuitRules
 from mvllm_router.pool.events import Events
 from mvllm_router.pool.health import Health, HealthRules, State
 from mvllm_router.pool.load import STALE_AFTER_INTERVALS, Sample, Scrape
+from mvllm_router.pool.requests import Requests
 from mvllm_router.pool.stats import RouterStats
 
 # What a server is taken to run at once when neither the file nor the engine says it.
@@ -75,6 +76,7 @@ class Pool:
         self.backends: dict[str, Backend] = {}
         self.events = Events()
         self.stats = RouterStats()
+        self.requests = Requests()
         self.on_release: Callable[[Backend], None] = lambda _backend: None
         self.listeners: list[Callable[[], None]] = []  # called after each change
         self.some_are_capped = False  # some backend may get only so many requests at once
@@ -105,6 +107,7 @@ class Pool:
         """Take a server out of every total at once; what it has in flight finishes."""
         backend = self.backends.pop(name)
         backend.removed = True
+        self.stats.tokens_of_removed += backend.stats.tokens_out
         self._unwell.discard(backend)
         running = f", {backend.in_flight} requests still running" if backend.in_flight else ""
         self.events.add("removed", name, f"removed{running}")
