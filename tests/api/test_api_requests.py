@@ -76,7 +76,7 @@ async def test_a_stream_has_the_time_to_its_first_event(
 async def test_a_request_that_moved_on_shows_the_servers_that_failed_it(
     start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
 ) -> None:
-    router = await start_router(NOBODY, await start_sim())
+    router = await start_router(NOBODY, await start_sim(), enable_active_health_check=False)
     prefer(router, "s0")
     assert await send(http, router, chat()) == 200
     (request,) = await shown(http, router)
@@ -91,7 +91,7 @@ async def test_a_request_that_moved_on_shows_the_servers_that_failed_it(
 async def test_a_request_that_no_server_answered_shows_where_it_was(
     start_router: StartRouter, http: aiohttp.ClientSession
 ) -> None:
-    router = await start_router(NOBODY, max_retries=0)
+    router = await start_router(NOBODY, max_retries=0, enable_active_health_check=False)
     prefer(router, "s0")
     assert await send(http, router, chat()) == 502
     (request,) = await shown(http, router)
