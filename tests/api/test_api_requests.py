@@ -18,7 +18,7 @@ from mvllm_router.pool.requests import KEPT, LONGEST
 from mvllm_router.server import Router
 
 CHAT = "/v1/chat/completions"
-NOBODY = ServerSpec(url="http://127.0.0.1:9", name="s0")
+NOBODY = ServerSpec(url="http://127.0.0.1:9", name="s0", models=("tiny",))
 
 
 async def send(http: aiohttp.ClientSession, router: Router, body: object, **headers: str) -> int:
