@@ -25,6 +25,7 @@ from mvllm_router.front.front import Front
 from mvllm_router.policies import Policy
 from mvllm_router.policies import make as make_policy
 from mvllm_router.pool import Pool
+from mvllm_router.pool.stats import NOTE_EVERY
 from mvllm_router.proxy.dispatch import Dispatch
 from mvllm_router.proxy.relay import Relay
 from mvllm_router.tasks import cancel, repeat, spawn
@@ -124,6 +125,7 @@ class Router:
         self.watches = Watches(self.pool, self.prober, self.config.settings)
         await self.watches.follow(self.config.settings)
         self._tasks.append(spawn(repeat(self._watch_silence), "silence"))
+        self._tasks.append(spawn(repeat(self._note_counts), "counts of the last minute"))
         self.certificates = CertificateWatch(
             self._certificate, lambda: self.config.servers, self.live.reload, self.pool.events
         )
@@ -160,6 +162,11 @@ class Router:
             limits.request_timeout, limits.first_byte_timeout or _SILENCE_TICK, header_timeout
         )
         return min(_QUEUE_TICK if self.dispatch.waiting else _SILENCE_TICK, shortest / 4)
+
+    async def _note_counts(self) -> float:
+        for backend in self.pool.backends.values():
+            backend.stats.note()
+        return NOTE_EVERY
 
     # --- reloading
 

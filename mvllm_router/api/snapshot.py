@@ -10,7 +10,7 @@ from mvllm_router import __version__
 from mvllm_router.api.health import timestamp
 from mvllm_router.api.load_stats import load_stats_document, server_stats
 from mvllm_router.auth import Holder
-from mvllm_router.histogram import Histogram
+from mvllm_router.histogram import SECONDS, Recent, quantile
 from mvllm_router.pool import Backend, Pool
 
 _EVENTS_SHOWN = 50
@@ -63,6 +63,7 @@ def snapshot_document(
         "summary": load["summary"],
         "keys": [_key(holder) for holder in keys],
         "requests_number": pool.requests.newest,
+        "ttft_seconds": _ttft_of_all(pool),
         "tokens_out": pool.stats.tokens_of_removed
         + sum(backend.stats.tokens_out for backend in pool.backends.values()),
         "events_number": pool.events.newest,
@@ -120,9 +121,9 @@ def _more(pool: Pool, backend: Backend) -> dict[str, object]:
         "prompt_tokens": stats.prompt_tokens,
         "completion_tokens": stats.completion_tokens,
         "tokens_out": stats.tokens_out,
-        "ttft_seconds": _quantiles(stats.ttft),
-        "inter_token_seconds": _quantiles(stats.inter_token),
-        "duration_seconds": _quantiles(stats.duration),
+        "ttft_seconds": _quantiles(stats.lately["ttft"]),
+        "inter_token_seconds": _quantiles(stats.lately["inter_token"]),
+        "duration_seconds": _quantiles(stats.lately["duration"]),
     }
 
 
@@ -149,5 +150,12 @@ def _draining(backend: Backend) -> str:
     return f"draining, {backend.in_flight} in flight" if backend.in_flight else "drained"
 
 
-def _quantiles(histogram: Histogram) -> dict[str, float | None]:
-    return {"p50": histogram.quantile(0.5), "p99": histogram.quantile(0.99)}
+def _quantiles(recent: Recent) -> dict[str, float | None]:
+    return {"p50": recent.quantile(0.5), "p99": recent.quantile(0.99)}
+
+
+def _ttft_of_all(pool: Pool) -> dict[str, float | None]:
+    """Return the time to first token of the last minute over all servers."""
+    counts = [backend.stats.lately["ttft"].counts() for backend in pool.backends.values()]
+    total = [sum(column) for column in zip(*counts, strict=True)]
+    return {"p50": quantile(SECONDS, total, 0.5), "p99": quantile(SECONDS, total, 0.99)}

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from mvllm_router.histogram import Histogram
+from mvllm_router.histogram import Histogram, Recent
+
+# Seconds between the moments that `BackendStats.note` is called at, and how many it looks back on:
+# "lately" is the last 60 to 65 seconds.
+NOTE_EVERY = 5.0
+_NOTES = 13
 
 # Seconds between the events of a stream: finer at the low end than request durations.
 BETWEEN_EVENTS = (
@@ -36,6 +41,7 @@ class BackendStats:
         "events",
         "failures",
         "inter_token",
+        "lately",
         "last_resorts",
         "prompt_tokens",
         "requests",
@@ -55,10 +61,20 @@ class BackendStats:
         self.events = 0  # reads of streams; engines put several tokens in one event
         self.prompt_tokens = 0  # as the servers' own usage figures say
         self.completion_tokens = 0
+        # The same histograms, by name, as of the last minute.
+        self.lately = {
+            name: Recent(getattr(self, name), _NOTES)
+            for name in ("ttft", "inter_token", "duration")
+        }
         # What usage figures add to `events`, once an answer is whole; an answer that has fewer
         # tokens than events takes some away.
         self.told_tokens = 0
         self._most_tokens = 0
+
+    def note(self) -> None:
+        """Look back on this moment, too; it is called every `NOTE_EVERY` seconds."""
+        for recent in self.lately.values():
+            recent.note()
 
     @property
     def tokens_out(self) -> int:

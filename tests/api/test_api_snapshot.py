@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from pool_kit import add_up, new_pool, refuse, scraped
+from pool_kit import Clock, add_up, new_pool, open_circuit, refuse, scraped
 
 from mvllm_router import __version__
 from mvllm_router.api.load_stats import load_stats_document
@@ -102,9 +102,76 @@ def test_servers_have_all_of_load_stats_and_their_counts() -> None:
     assert {key: server[key] for key in more} == more
     assert 0.1 < server["ttft_seconds"]["p50"] <= 0.25
     assert server["inter_token_seconds"] == {"p50": None, "p99": None}
+    assert document(pool)["ttft_seconds"] == server["ttft_seconds"]
     (stats,) = json.loads(json.dumps(load_stats_document(pool)))["servers"]
     assert {key: server[key] for key in stats} == stats
     assert document(pool)["summary"] == load_stats_document(pool)["summary"]
+
+
+def test_times_are_those_of_the_last_minute() -> None:
+    pool = new_pool()
+    old, busy = add_up(pool, "old"), add_up(pool, "busy")
+    old.stats.ttft.observe(0.2)
+    busy.stats.ttft.observe(100.0)
+    for _ in range(13):
+        old.stats.note()
+        busy.stats.note()
+    assert document(pool)["ttft_seconds"] == {"p50": None, "p99": None}
+    busy.stats.ttft.observe(0.2)
+    shown = document(pool)
+    assert shown["servers"][0]["ttft_seconds"]["p99"] is None
+    assert shown["ttft_seconds"] == shown["servers"][1]["ttft_seconds"]
+    assert 0.1 < shown["ttft_seconds"]["p99"] <= 0.25
+
+
+def test_it_says_for_how_long_a_server_is_in_its_state() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    backend = add_up(pool, "a")
+    now = []
+
+    def seconds() -> tuple[str, float]:
+        (server,) = document(pool)["servers"]
+        return server["state"], server["state_seconds"]
+
+    clock.advance(5)
+    now.append(seconds())
+    pool.drain("a")
+    clock.advance(2)
+    now.append(seconds())
+    pool.enable("a")
+    clock.advance(3)
+    now.append(seconds())
+    pool.is_busy(backend, 4.0)
+    clock.advance(1)
+    now.append(seconds())
+    clock.advance(10)
+    now.append(seconds())
+    open_circuit(pool, backend)
+    clock.advance(0.5)
+    now.append(seconds())
+    refuse(pool, backend)
+    clock.advance(9)
+    now.append(seconds())
+    assert now == [
+        ("up", 5),
+        ("drain", 2),
+        ("up", 3),
+        ("resting", 1),
+        ("up", 7),
+        ("open", 0.5),
+        ("down", 9),
+    ]
+
+
+def test_it_says_how_old_the_figures_of_a_server_are() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    backend = add_up(pool, "a")
+    assert document(pool)["servers"][0]["sample_age_seconds"] is None
+    scraped(pool, backend, 1)
+    clock.advance(2)
+    assert document(pool)["servers"][0]["sample_age_seconds"] == 2
 
 
 def test_counts_of_one_server_do_not_show_up_at_another() -> None:
