@@ -82,7 +82,7 @@ def test_recent_figures_leave_out_what_is_older_than_the_oldest_copy() -> None:
     assert list(recent.counts()) == [2, 0, 0, 0], "all of it, as long as it is young"
     filled(recent, histogram, 1.5, 2.5)
     histogram.observe(9.0)
-    assert list(recent.counts()) == [0, 0, 1, 1]
+    assert list(recent.counts()) == [0, 1, 1, 1]
     assert recent.quantile(1.0) == 3.0
     assert histogram.counts == [2, 1, 1, 1]
 
