@@ -242,6 +242,7 @@ class Router:
     async def stop(self, drain_timeout: float) -> None:
         """Take no new connections, let requests finish for `drain_timeout` seconds, then end."""
         self.app.draining = self.live.stopping = True
+        self.app.events.end()
         if self._listener is not None:
             self._listener.close()
         self.front.let_go()

@@ -8,6 +8,9 @@ import time
 from mvllm_router import __version__
 from mvllm_router.api import requests
 from mvllm_router.api.admin import Admin
+from mvllm_router.api.config import config_document
+from mvllm_router.api.events import EventStreams
+from mvllm_router.api.explain import explain_document
 from mvllm_router.api.health import health_document, server_models_document
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.metric_table import Sources
@@ -16,11 +19,11 @@ from mvllm_router.api.models import model_document, models_document
 from mvllm_router.api.own import Asked, Found, Own, OwnRoutes, showing
 from mvllm_router.api.query import Query
 from mvllm_router.api.snapshot import About, snapshot_document
-from mvllm_router.api.wanted import check_size
+from mvllm_router.api.wanted import check_size, only_known, read_object
 from mvllm_router.auth import ANYBODY, Gate
 from mvllm_router.config import Settings
 from mvllm_router.control.live import Live
-from mvllm_router.errors import NoBackend, NotFound, RouterError
+from mvllm_router.errors import BadRequest, NoBackend, NotFound, RouterError
 from mvllm_router.front.request import Request
 from mvllm_router.front.response import Response, error_response, json_response
 from mvllm_router.front.steps import in_task
@@ -54,6 +57,7 @@ class App:
         self.about = about
         self.live = live
         self.draining = False
+        self.events = EventStreams(pool.events)
         self.own = OwnRoutes(self._table(Admin(pool, live)))
         self._metrics = Metrics(Sources(pool, gate, lambda: relay.dispatch.waiting))
 
@@ -69,6 +73,9 @@ class App:
             "/v1/models/{id}": Own(self._model),
             "/router/snapshot": showing(self._snapshot),
             "/router/requests": Own(self._requests),
+            "/router/events": Own(self.events.show),
+            "/router/config": Own(self._config),
+            "/router/explain": Own(asks=self._explain),
             "/router/backends": Own(writes={"POST": admin.add}),
             "/router/backends/{name}": Own(
                 admin.show, {"PATCH": admin.change, "DELETE": admin.remove}
@@ -101,6 +108,8 @@ class App:
             self.gate.check_admin(request.fields)
             check_size(request.announced)
         else:
+            if isinstance(route, Found):
+                check_size(request.announced)
             request.caller = self.gate.check(request.path, request.fields)
 
     def ended(self, request: Request, *, client_left: bool) -> None:
@@ -126,11 +135,12 @@ class App:
         except RouterError as error:
             return self._refusal(request, error)
 
-    async def _own_answer(self, request: Request, found: Found) -> Response:
+    async def _own_answer(self, request: Request, found: Found) -> Response | None:
         handler = found.own.handler(request.method, request.path)
         await in_task()
         response = await handler(Asked(request, found.name, request.caller))
-        response.headers["x-request-id"] = request.id
+        if response is not None:
+            response.headers["x-request-id"] = request.id
         return response
 
     def _refusal(self, request: Request, error: RouterError) -> Response:
@@ -203,6 +213,23 @@ class App:
         limit = query.number("limit", requests.LIMIT, most=requests.MOST)
         after = query.number("after", 0)
         return json_response(requests.requests_document(self.pool, limit, after))
+
+    async def _config(self, asked: Asked) -> Response:
+        response = json_response(config_document(self.live))
+        response.headers["etag"] = self.live.etag
+        return response
+
+    async def _explain(self, asked: Asked) -> Response:
+        document = read_object(asked.request)
+        only_known(document, ("model", "path"))
+        model, path = document.get("model"), document.get("path")
+        if not isinstance(model, (str, type(None))):
+            raise BadRequest("`model` has to be a name.", param="model")
+        if path is not None and not (isinstance(path, str) and relayed(path)):
+            raise BadRequest("`path` is none that is relayed.", param="path")
+        return json_response(
+            explain_document(self.pool, self.relay.dispatch, self.settings.policy, model)
+        )
 
     def _snapshot(self) -> dict[str, object]:
         waiting = self.relay.dispatch.waiting

@@ -24,8 +24,8 @@ def load_stats_document(pool: Pool) -> dict[str, object]:
         "summary": {
             "total_servers": len(backends),
             "healthy_servers": sum(backend.is_up for backend in backends),
-            "total_active_load": _tidy(active),
-            "total_capacity": _tidy(capacity),
+            "total_active_load": tidy(active),
+            "total_capacity": tidy(capacity),
             "overall_utilization_percent": _percent(active, capacity),
         },
     }
@@ -41,17 +41,17 @@ def server_stats(pool: Pool, backend: Backend, load: Load, now: float) -> dict[s
         "name": backend.name,
         "engine": backend.engine,
         "models": sorted(backend.model_names() or ()),
-        "current_load": _tidy(current),
-        "max_capacity": _tidy(load.capacity),
-        "available_capacity": _tidy(max(0.0, load.capacity - current)),
+        "current_load": tidy(current),
+        "max_capacity": tidy(load.capacity),
+        "available_capacity": tidy(max(0.0, load.capacity - current)),
         "utilization_percent": _percent(current, load.capacity),
         "score": round(load.score, 4),
         "status": backend.is_up,
         "health_status": _HEALTH_STATUS.get(backend.health.state, backend.health.state.value),
         "last_updated": timestamp(seen_at),
         "in_flight": backend.in_flight,
-        "running": _tidy(load.running),
-        "waiting": _tidy(load.waiting),
+        "running": tidy(load.running),
+        "waiting": tidy(load.waiting),
         "detailed_metrics": _detailed(backend),
     }
 
@@ -71,10 +71,10 @@ def _detailed(backend: Backend) -> dict[str, float | None]:
 
 
 def _said(value: float | None, digits: int = 3) -> float | None:
-    return None if value is None else _tidy(value, digits)
+    return None if value is None else tidy(value, digits)
 
 
-def _tidy(value: float, digits: int = 3) -> float | int:
+def tidy(value: float, digits: int = 3) -> float | int:
     """Return a count without the `.0` that arithmetic leaves on it."""
     return int(value) if value == int(value) else round(value, digits)
 

@@ -18,3 +18,7 @@ class RoundRobin:
     def choose(self, candidates: Sequence[Backend], now: float) -> Backend:
         self._turn += 1
         return candidates[self._turn % len(candidates)]
+
+    def would_choose(self, candidates: Sequence[Backend], now: float) -> Backend:
+        """Return the one whose turn is next."""
+        return candidates[(self._turn + 1) % len(candidates)]
