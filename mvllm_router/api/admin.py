@@ -6,6 +6,7 @@ file until the router is started anew, unless it is asked to be written there.
 
 from __future__ import annotations
 
+from mvllm_router.api.edits import adding, changing, removing
 from mvllm_router.api.own import Asked
 from mvllm_router.api.snapshot import backend_document
 from mvllm_router.api.wanted import (
@@ -44,16 +45,17 @@ class Admin:
     async def add(self, asked: Asked) -> Response:
         """POST /router/backends: takes a server in."""
         document = read_object(asked.request)
-        spec, _write = server_of(document), write_of(document)
+        spec, write = server_of(document), write_of(document)
 
         def plan() -> Change:
             check_match(asked.request, self._live.etag)
             self._check_new(spec)
-            return Change(self._live.overlay.with_server(spec))
+            edit = adding(self._live, spec) if write else None
+            return Change(self._live.overlay.with_server(spec), edit)
 
         await self._live.change(plan)
-        self._note(asked, spec.name, "added")
-        return self._entry(self._backend(spec.name), status=201)
+        self._note(asked, spec.name, "added", write)
+        return self._entry(self._backend(spec.name), write, status=201)
 
     async def change(self, asked: Asked) -> Response:
         """PATCH /router/backends/{name}: all that the body asks for, or nothing."""
@@ -68,25 +70,32 @@ class Admin:
             overlay = self._live.overlay
             if wanted.values:
                 overlay = overlay.with_values(backend.name, wanted.values)
-            return Change(overlay, then=lambda: self._turn(backend.name, wanted))
+            edit = changing(self._live, overlay, backend.name) if wanted.write else None
+            return Change(overlay, edit, then=lambda: self._turn(backend.name, wanted))
 
         await self._live.change(plan)
-        if said:
-            self._note(asked, asked.name, said)
-        return self._entry(self._backend(asked.name))
+        if said or wanted.write:
+            self._note(asked, asked.name, said or "its live changes", wanted.write)
+        return self._entry(self._backend(asked.name), wanted.write)
 
     async def remove(self, asked: Asked) -> Response:
         """DELETE /router/backends/{name}: what the server has in flight finishes."""
         document = read_object(asked.request)
         only_known(document, ("write",))
-        write_of(document)
+        write = write_of(document)
 
         def plan() -> Change:
-            return Change(self._live.overlay.without_server(self._matching(asked).name))
+            nonlocal write
+            live = self._live
+            if not (write and asked.name in live.overlay.removed):  # else it is gone already
+                self._matching(asked)
+            edit = removing(live, asked.name) if write else None
+            write = edit is not None
+            return Change(live.overlay.without_server(asked.name), edit)
 
         await self._live.change(plan)
-        self._note(asked, asked.name, "removed")
-        return json_response({"removed": asked.name})
+        self._note(asked, asked.name, "removed", write)
+        return json_response({"removed": asked.name, **self._written(write)})
 
     async def reload(self, asked: Asked) -> Response:
         """POST /router/reload: reads the file again, as SIGHUP does."""
@@ -97,7 +106,7 @@ class Admin:
             raise ConfigRefused(reloaded.refused, reloaded.problems)
         if not reloaded.changed:
             self._pool.events.add("reload", "", "configuration read again, nothing has changed")
-        self._note(asked, "", "reload")
+        self._note(asked, "", "reload", write=False)
         response = json_response({"changed": changed_document(reloaded.changed)})
         response.headers["etag"] = live.etag
         return response
@@ -118,11 +127,16 @@ class Admin:
         if wanted.turn is not None:
             wanted.turn(self._pool, name)
 
-    def _note(self, asked: Asked, name: str, what: str) -> None:
-        self._pool.events.add("admin", name, f"{what}, asked for from {asked.request.address}")
+    def _note(self, asked: Asked, name: str, what: str, write: bool) -> None:
+        written = f", written to {self._live.config.path}" if write else ""
+        text = f"{what}{written}, asked for from {asked.request.address}"
+        self._pool.events.add("admin", name, text)
 
-    def _entry(self, backend: Backend, status: int = 200) -> Response:
-        response = json_response(backend_document(self._pool, backend))
+    def _written(self, write: bool) -> dict[str, str]:
+        return {"written": str(self._live.config.path)} if write else {}
+
+    def _entry(self, backend: Backend, write: bool = False, *, status: int = 200) -> Response:
+        response = json_response(backend_document(self._pool, backend) | self._written(write))
         response.status = status
         response.headers["etag"] = backend.etag
         return response

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from mvllm_router.config import Config, ConfigDiff, ConfigError, Overlay, changes
 from mvllm_router.config.problems import Problem
+from mvllm_router.control.edit import Edit, write_edited
 from mvllm_router.errors import BadRequest, RouterError
 from mvllm_router.pool.events import Events
 from mvllm_router.tasks import spawn
@@ -39,10 +40,12 @@ class Reloaded:
 class Change:
     """What somebody wants changed.
 
-    `overlay` lies over the file afterwards. `then` is done at the end.
+    `overlay` lies over the file afterwards. `edit` makes the file's new text of its old one, where
+    the change is to be in the file as well; it raises CannotEdit. `then` is done at the end.
     """
 
     overlay: Overlay
+    edit: Edit | None = None
     then: Callable[[], object] = lambda: None
 
 
@@ -154,7 +157,10 @@ class Live:
         if self.stopping:
             raise BadRequest("The router is stopping.")
         change = plan()
-        await self._apply(self.base, change.overlay)
+        base = self.base
+        if change.edit is not None:
+            base = await write_edited(base.path, change.edit, self.reread)
+        await self._apply(base, change.overlay)
         change.then()
 
     async def _apply_loaded(self, base: Config) -> ConfigDiff:
