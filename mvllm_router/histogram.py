@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from operator import sub
 
 # Seconds. Wide enough for a cached first token on a LAN and for a long answer.
 SECONDS = (
@@ -59,28 +60,42 @@ class Recent:
     time; so an observation costs no more for it.
     """
 
-    __slots__ = ("_copies", "_histogram")
+    __slots__ = ("_copies", "_found", "_histogram", "_total")
 
     def __init__(self, histogram: Histogram, copies: int) -> None:
         """Look back on the last so many `note`s. The histogram is a new one."""
         self._histogram = histogram
         self._copies: deque[Sequence[int]] = deque(maxlen=copies)
+        # The last answer, until a note or an observation: hundreds of idle servers are asked.
+        self._found: Mapping[str, float | None] | None = None
+        self._total = 0.0
 
     def note(self) -> None:
         """Make a copy; where nothing has been counted since the last one, that serves again."""
         counts, copies = self._histogram.counts, self._copies
-        copies.append(copies[-1] if copies and copies[-1] == counts else counts.copy())
+        is_idle = bool(copies) and copies[-1] == counts
+        if not (is_idle and copies[0] is copies[-1] and len(copies) == copies.maxlen):
+            self._found = None
+        copies.append(copies[-1] if is_idle else counts.copy())
 
     def counts(self) -> Sequence[int]:
         """Return what was counted since the oldest copy, or ever while there are too few."""
         counts, copies = self._histogram.counts, self._copies
         if len(copies) < (copies.maxlen or 0):
             return counts
-        return [now - before for now, before in zip(counts, copies[0], strict=True)]
+        return list(map(sub, counts, copies[0]))
 
-    def quantile(self, q: float) -> float | None:
-        """Return the q-quantile (0 < q <= 1) of these; None when there are none."""
-        return quantile(self._histogram.bounds, self.counts(), q)
+    def quantiles(self) -> Mapping[str, float | None]:
+        """Return `p50` and `p99` of these; None where there are none."""
+        total = self._histogram.total
+        if self._found is None or total != self._total:
+            counts, bounds = self.counts(), self._histogram.bounds
+            self._found = {
+                "p50": quantile(bounds, counts, 0.5),
+                "p99": quantile(bounds, counts, 0.99),
+            }
+            self._total = total
+        return self._found
 
 
 def quantile(bounds: Sequence[float], counts: Sequence[int], q: float) -> float | None:

@@ -77,13 +77,13 @@ def filled(recent: Recent, histogram: Histogram, *values: float) -> None:
 def test_recent_figures_leave_out_what_is_older_than_the_oldest_copy() -> None:
     histogram = Histogram((1.0, 2.0, 3.0))
     recent = Recent(histogram, 3)
-    assert recent.quantile(0.5) is None
+    assert recent.quantiles() == {"p50": None, "p99": None}
     filled(recent, histogram, 0.5, 0.5)
     assert list(recent.counts()) == [2, 0, 0, 0], "all of it, as long as it is young"
     filled(recent, histogram, 1.5, 2.5)
     histogram.observe(9.0)
     assert list(recent.counts()) == [0, 1, 1, 1]
-    assert recent.quantile(1.0) == 3.0
+    assert recent.quantiles() == {"p50": 2.5, "p99": 3.0}
     assert histogram.counts == [2, 1, 1, 1]
 
 
@@ -91,9 +91,10 @@ def test_recent_figures_are_none_once_all_is_old() -> None:
     histogram = Histogram((1.0,))
     recent = Recent(histogram, 3)
     filled(recent, histogram, 0.5)
-    for _ in range(3):
+    for _ in range(2):
+        assert recent.quantiles()["p50"] == 0.5
         recent.note()
-    assert recent.quantile(0.5) is None
+    assert recent.quantiles() == {"p50": None, "p99": None}
 
 
 def test_copies_of_an_idle_histogram_take_no_memory() -> None:

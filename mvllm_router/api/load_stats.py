@@ -6,7 +6,10 @@ from mvllm_router.api.health import timestamp
 from mvllm_router.pool import Backend, Load, Pool, Sample, State
 
 # The predecessor's words for the states that it had.
-_HEALTH_STATUS = {State.UP: "healthy", State.DOWN: "unhealthy", State.CHECKING: "checking"}
+_HEALTH_STATUS = {state: state.value for state in State} | {
+    State.UP: "healthy",
+    State.DOWN: "unhealthy",
+}
 
 
 def load_stats_document(pool: Pool) -> dict[str, object]:
@@ -34,7 +37,7 @@ def load_stats_document(pool: Pool) -> dict[str, object]:
 def server_stats(pool: Pool, backend: Backend, load: Load, now: float) -> dict[str, object]:
     """Return the entry of one server, with its `load` at `now` (monotonic seconds)."""
     current = load.running + load.waiting
-    scrape = backend.scrape
+    scrape, state = backend.scrape, backend.health.state
     seen_at = pool.wall() - (now - scrape.at) if scrape else backend.health.last_check
     return {
         "url": backend.spec.url,
@@ -46,8 +49,8 @@ def server_stats(pool: Pool, backend: Backend, load: Load, now: float) -> dict[s
         "available_capacity": tidy(max(0.0, load.capacity - current)),
         "utilization_percent": _percent(current, load.capacity),
         "score": round(load.score, 4),
-        "status": backend.is_up,
-        "health_status": _HEALTH_STATUS.get(backend.health.state, backend.health.state.value),
+        "status": state is State.UP,
+        "health_status": _HEALTH_STATUS[state],
         "last_updated": timestamp(seen_at),
         "in_flight": backend.in_flight,
         "running": tidy(load.running),
@@ -76,7 +79,8 @@ def _said(value: float | None, digits: int = 3) -> float | None:
 
 def tidy(value: float, digits: int = 3) -> float | int:
     """Return a count without the `.0` that arithmetic leaves on it."""
-    return int(value) if value == int(value) else round(value, digits)
+    whole = int(value)
+    return whole if whole == value else round(value, digits)
 
 
 def _percent(part: float, whole: float) -> float:

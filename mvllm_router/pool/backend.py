@@ -138,19 +138,18 @@ class Backend:
             return self.circuit.state(now).value
         return "up" if self.rest.is_over(now) else "resting"
 
-    def condition_since(self, now: float) -> float:
+    def since(self, condition: str) -> float:
         """Return when it came into its `condition`, in monotonic seconds."""
-        health, circuit, rest = self.health.since, self.circuit.since, self.rest
-        condition = self.condition(now)
-        if not self.is_up:
-            return health
+        if condition == "up":
+            circuit, rest = self.circuit, self.rest
+            return max(self.health.since, circuit.closed_at, self.turned_at, rest.until)
         if condition == "drain":
-            return max(health, self.turned_at)
-        if condition in ("open", "half-open"):
-            return circuit if condition == "open" else max(circuit, self.circuit.retry_at)
+            return max(self.health.since, self.turned_at)
         if condition == "resting":
-            return rest.since
-        return max(health, self.circuit.closed_at, self.turned_at, rest.until)
+            return self.rest.since
+        if condition == "open":
+            return self.circuit.since
+        return self.circuit.retry_at if condition == "half-open" else self.health.since
 
     def load(self, now: float) -> Load:
         """Return the load at `now` (monotonic seconds), leaving out a stale scrape."""
