@@ -160,7 +160,10 @@ class Live:
         base = self.base
         if change.edit is not None:
             base = await write_edited(base.path, change.edit, self.reread)
-        await self._apply(base, change.overlay)
+        try:
+            await self._apply(base, change.overlay)
+        except ValueError as error:  # what else was edited in the file
+            raise BadRequest(f"The new configuration is refused: {error}") from None
         change.then()
 
     async def _apply_loaded(self, base: Config) -> ConfigDiff:

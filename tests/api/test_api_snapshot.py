@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from pool_kit import Clock, add_up, new_pool, open_circuit, refuse, scraped
+from support import StartRouter, StartSim
 
 from mvllm_router import __version__
 from mvllm_router.api.load_stats import load_stats_document
@@ -15,6 +16,7 @@ from mvllm_router.auth import Holder
 from mvllm_router.config import KeySpec
 from mvllm_router.errors import RateLimited
 from mvllm_router.pool import Pool
+from mvllm_router.pool.stats import NOTE_EVERY
 
 ABOUT = About("http://127.0.0.1:8888", "least_load", "servers.toml", started=1_699_999_990.0)
 
@@ -172,6 +174,27 @@ def test_it_says_how_old_the_figures_of_a_server_are() -> None:
     scraped(pool, backend, 1)
     clock.advance(2)
     assert document(pool)["servers"][0]["sample_age_seconds"] == 2
+
+
+async def test_it_says_which_version_an_engine_has_that_tells_it(
+    start_router: StartRouter, start_sim: StartSim
+) -> None:
+    engines = [await start_sim(dialect) for dialect in ("vllm", "llama.cpp", "mlx")]
+    router = await start_router(*engines)
+    versions = [server["engine_version"] for server in document(router.pool)["servers"]]
+    assert versions[0].startswith("0.")
+    assert versions[1].startswith("b")
+    assert versions[2] is None
+
+
+async def test_a_router_looks_back_from_time_to_time(start_router: StartRouter) -> None:
+    router = await start_router("http://127.0.0.1:9")
+    (backend,) = router.pool.backends.values()
+    before = backend.stats.lately["ttft"]
+    backend.stats.ttft.observe(0.2)
+    for _ in range(13):
+        assert await router._note_counts() == NOTE_EVERY
+    assert before.quantiles() == {"p50": None, "p99": None}
 
 
 def test_counts_of_one_server_do_not_show_up_at_another() -> None:
