@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _MAX_ANSWER = 32 * 1024 * 1024  # bytes; a server takes 2000 of them
+_DONE = (200, 201)
 _NOT_AUTHORISED = (401, 403)
 # Of OpenSSL: the certificate is another host's, or another address's.
 _OTHER_NAME = (62, 64)
@@ -84,7 +85,7 @@ def send(
         raise NotAuthorised(f"{url} answers: {said}" if said else f"{url} {_wants(key)}")
     if document is not None and said:
         raise Refused(said, status, document)
-    if status != 200:
+    if status not in _DONE:
         raise Unreachable(f"{url} answered {status}: is it a router?")
     if document is None:
         raise Unreachable(f"{url} did not answer with JSON: is it a router?")

@@ -9,6 +9,8 @@
     ├─ NotFound              404  no such route
     ├─ MethodNotAllowed      405
     ├─ SlowUpload            408  the request stopped coming
+    ├─ Conflict              409  what is to be added is there already
+    ├─ PreconditionFailed    412  it was changed since (If-Match)
     ├─ TooLarge              413  the body is over `max_body_size`
     ├─ HeadTooLarge          431  the head is longer than the router reads
     ├─ Overloaded            429  the queue is full (Retry-After)
@@ -120,6 +122,18 @@ class SlowUpload(RouterError):
     status = 408
     type = "invalid_request_error"
     code = "request_timeout"
+
+
+class Conflict(RouterError):
+    status = 409
+    type = "invalid_request_error"
+    code = "exists_already"
+
+
+class PreconditionFailed(RouterError):
+    status = 412
+    type = "invalid_request_error"
+    code = "changed_since"
 
 
 class TooLarge(RouterError):

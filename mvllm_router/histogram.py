@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
+from operator import sub
 
 # Seconds. Wide enough for a cached first token on a LAN and for a long answer.
 SECONDS = (
@@ -47,17 +49,67 @@ class Histogram:
         return sum(self.counts)
 
     def quantile(self, q: float) -> float | None:
-        """Return the q-quantile (0 < q <= 1), linear within its bucket; None when empty.
+        """Return the q-quantile (0 < q <= 1) of all observations; None when there are none."""
+        return quantile(self.bounds, self.counts, q)
 
-        An answer in the last, open bucket is that bucket's lower bound, as Prometheus'
-        `histogram_quantile` does it.
-        """
-        wanted = q * self.count
-        if not wanted:
-            return None
-        seen, lower = 0, 0.0
-        for bound, count in zip(self.bounds, self.counts, strict=False):
-            if count and seen + count >= wanted:
-                return lower + (bound - lower) * (wanted - seen) / count
-            seen, lower = seen + count, bound
-        return lower
+
+class Recent:
+    """What a histogram has counted lately.
+
+    It looks back on copies of the histogram's counts, which somebody has to have made from time to
+    time; so an observation costs no more for it.
+    """
+
+    __slots__ = ("_copies", "_found", "_histogram", "_total")
+
+    def __init__(self, histogram: Histogram, copies: int) -> None:
+        """Look back on the last so many `note`s. The histogram is a new one."""
+        self._histogram = histogram
+        self._copies: deque[Sequence[int]] = deque(maxlen=copies)
+        # The last answer, until a note or an observation: hundreds of idle servers are asked.
+        self._found: Mapping[str, float | None] | None = None
+        self._total = 0.0
+
+    def note(self) -> None:
+        """Make a copy; where nothing has been counted since the last one, that serves again."""
+        counts, copies = self._histogram.counts, self._copies
+        is_idle = bool(copies) and copies[-1] == counts
+        if not (is_idle and copies[0] is copies[-1] and len(copies) == copies.maxlen):
+            self._found = None
+        copies.append(copies[-1] if is_idle else counts.copy())
+
+    def counts(self) -> Sequence[int]:
+        """Return what was counted since the oldest copy, or ever while there are too few."""
+        counts, copies = self._histogram.counts, self._copies
+        if len(copies) < (copies.maxlen or 0):
+            return counts
+        return list(map(sub, counts, copies[0]))
+
+    def quantiles(self) -> Mapping[str, float | None]:
+        """Return `p50` and `p99` of these; None where there are none."""
+        total = self._histogram.total
+        if self._found is None or total != self._total:
+            counts, bounds = self.counts(), self._histogram.bounds
+            self._found = {
+                "p50": quantile(bounds, counts, 0.5),
+                "p99": quantile(bounds, counts, 0.99),
+            }
+            self._total = total
+        return self._found
+
+
+def quantile(bounds: Sequence[float], counts: Sequence[int], q: float) -> float | None:
+    """Return the q-quantile (0 < q <= 1), linear within its bucket; None when nothing is counted.
+
+    An answer in the last, open bucket is that bucket's lower bound, as Prometheus'
+    `histogram_quantile` does it.
+    """
+    wanted = q * sum(counts)
+    if not wanted:
+        return None
+    seen, lower = 0, 0.0
+    for bound, count in zip(bounds, counts, strict=False):
+        if count and seen + count >= wanted:
+            return lower + (bound - lower) * (wanted - seen) / count
+        seen, lower = seen + count, bound
+    return lower

@@ -11,12 +11,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from mvllm_router import assembly
-from mvllm_router.api.admin import Reloaded
 from mvllm_router.api.app import App
 from mvllm_router.api.snapshot import About
 from mvllm_router.auth import Gate
-from mvllm_router.config import Config, ConfigDiff, ConfigError, Settings, changes
+from mvllm_router.config import Config, ConfigDiff, Settings
 from mvllm_router.control.certificates import CertificateWatch
+from mvllm_router.control.live import Live
 from mvllm_router.control.prober import Prober
 from mvllm_router.control.reload import FileWatch
 from mvllm_router.control.watches import Watches
@@ -25,6 +25,7 @@ from mvllm_router.front.front import Front
 from mvllm_router.policies import Policy
 from mvllm_router.policies import make as make_policy
 from mvllm_router.pool import Pool
+from mvllm_router.pool.stats import NOTE_EVERY
 from mvllm_router.proxy.dispatch import Dispatch
 from mvllm_router.proxy.relay import Relay
 from mvllm_router.tasks import cancel, repeat, spawn
@@ -64,8 +65,6 @@ class Router:
         Args:
             reread: loads the configuration again for a reload; None when there is no file.
         """
-        self.config = config
-        self._reread = reread
         settings = config.settings
         queue_rules = assembly.queue_rules(settings)
         self.pool = Pool(
@@ -73,6 +72,7 @@ class Router:
             assembly.circuit_rules(settings),
             enforce_capacity=queue_rules.caps,
         )
+        self.live = Live(config, self.pool.events, self._adopt, reread)
         self.dispatch = Dispatch(self.pool, make_policy(settings.policy), queue_rules)
         self.relay = Relay(self.pool, self.dispatch, assembly.limits(settings))
         self.app = App(
@@ -81,15 +81,19 @@ class Router:
             Gate(config),
             settings,
             About("", settings.policy, str(config.path) if config.path else None, time.time()),
-            self.reload,
+            self.live,
         )
         self.port = settings.port
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: asyncio.Server | None = None
         self._certificate: Certificate | None = None
-        self._reloading = asyncio.Lock()
         self._stop_asked = asyncio.Event()
         self._stop_now = asyncio.Event()
+
+    @property
+    def config(self) -> Config:
+        """What runs now."""
+        return self.live.config
 
     @property
     def url(self) -> str:
@@ -121,11 +125,12 @@ class Router:
         self.watches = Watches(self.pool, self.prober, self.config.settings)
         await self.watches.follow(self.config.settings)
         self._tasks.append(spawn(repeat(self._watch_silence), "silence"))
+        self._tasks.append(spawn(repeat(self._note_counts), "counts of the last minute"))
         self.certificates = CertificateWatch(
-            self._certificate, lambda: self.config.servers, self.reload, self.pool.events
+            self._certificate, lambda: self.config.servers, self.live.reload, self.pool.events
         )
         self._tasks.append(spawn(repeat(self.certificates.look), "certificates"))
-        if self.config.path is not None and self._reread is not None:
+        if self.config.path is not None and self.live.reread is not None:
             self.file_watch = FileWatch(self.config.path, self._follow_file)
             self._tasks.append(spawn(self.file_watch.run(), "watch of the file"))
             await self._follow_file()  # it may have changed since it was loaded
@@ -158,56 +163,19 @@ class Router:
         )
         return min(_QUEUE_TICK if self.dispatch.waiting else _SILENCE_TICK, shortest / 4)
 
+    async def _note_counts(self) -> float:
+        for backend in self.pool.backends.values():
+            backend.stats.note()
+        return NOTE_EVERY
+
     # --- reloading
 
-    async def reload(self) -> Reloaded:
-        """Read the configuration again and use it; a bad one is refused and changes nothing.
-
-        The file's watch, SIGHUP and the route all come here; an event tells how it went.
-        """
-        outcome: list[Reloaded] = []
-
-        async def work() -> None:
-            async with self._reloading:
-                outcome.append(await self._reload())
-
-        # As a task of its own: a client that asks for it and leaves must not end it half-way.
-        await asyncio.shield(spawn(work(), "reload"))
-        return outcome[0]
-
-    async def _reload(self) -> Reloaded:
-        if self._reread is None:
-            return Reloaded(refused="The router runs without a file: there is nothing to reload.")
-        if self.app.draining:
-            return Reloaded(refused="The router is stopping.")
-        try:
-            config = self._reread()
-            for warning in config.warnings:
-                log.warning("%s", warning.render().removeprefix("warning: "))
-            return Reloaded(await self._apply(config))
-        except (ConfigError, ValueError) as error:
-            self.pool.events.add(
-                "reload", "", f"the new configuration is refused:\n{error}", logging.ERROR
-            )
-            problems = error.problems if isinstance(error, ConfigError) else ()
-            return Reloaded(refused=str(error), problems=problems)
-
-    async def _follow_file(self) -> None:
-        await self.reload()
-
-    async def apply(self, config: Config) -> ConfigDiff:
-        """Change to `config`: servers that stay keep their counts, health and connections.
+    async def _adopt(self, config: Config, diff: ConfigDiff) -> None:
+        """Take `config`, which differs by `diff` from what runs, into use.
 
         Raises:
             ValueError: its policy cannot be made; nothing has been changed.
         """
-        async with self._reloading:
-            return await self._apply(config)
-
-    async def _apply(self, config: Config) -> ConfigDiff:
-        diff = changes(self.config, config)
-        if not diff:
-            return diff
         policy = make_policy(config.settings.policy) if "policy" in diff.live else None
         # Nothing from here on can fail: half a configuration would be worse than an old one.
         specs = {spec.name: spec for spec in config.servers}
@@ -221,11 +189,10 @@ class Router:
                 self.pool.update(specs[name])
         self._use(config.settings, policy)
         self.app.gate.adopt(config)
-        self.config = config
         await self.watches.follow(config.settings)
-        live = (*diff.live, *(f"key {name}" for name in diff.keys))
-        self.pool.events.add("reload", "", _summary(live, diff.needs_restart, len(specs)))
-        return diff
+
+    async def _follow_file(self) -> None:
+        await self.live.reload()
 
     def _use(self, settings: Settings, policy: Policy | None) -> None:
         self.dispatch.rules = rules = assembly.queue_rules(settings)
@@ -261,7 +228,7 @@ class Router:
     def _on_hangup(self) -> None:
         """SIGHUP reads the files again; without any it means what it always did."""
         self.certificates.renew()
-        if self._reread is not None:
+        if self.live.reread is not None:
             spawn(self._follow_file(), "reload on SIGHUP")
         elif self._certificate is None:
             self.ask_to_stop()
@@ -274,7 +241,8 @@ class Router:
 
     async def stop(self, drain_timeout: float) -> None:
         """Take no new connections, let requests finish for `drain_timeout` seconds, then end."""
-        self.app.draining = True
+        self.app.draining = self.live.stopping = True
+        self.app.events.end()
         if self._listener is not None:
             self._listener.close()
         self.front.let_go()
@@ -283,7 +251,7 @@ class Router:
         await self._settle()
         for task in self._tasks:
             await cancel(task)
-        async with self._reloading:  # one that has begun comes to its end
+        async with self.live.lock:  # one that has begun comes to its end
             await self.watches.stop()
         await self.front.shutdown(0.1)
         self.relay.close()
@@ -363,12 +331,3 @@ def _why_not(settings: Settings, error: OSError) -> str:
             f"hint: stop the other program, or choose another port with --port"
         )
     return f"cannot listen on {place}: {reason}"
-
-
-def _summary(live: tuple[str, ...], needs_restart: tuple[str, ...], servers: int) -> str:
-    parts = [f"configuration reloaded, {servers} servers"]
-    if live:
-        parts.append(f"changed: {', '.join(live)}")
-    if needs_restart:
-        parts.append(f"needs a restart: {', '.join(needs_restart)}")
-    return "; ".join(parts)

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import pytest
 
-from mvllm_router.histogram import SECONDS, Histogram
+from mvllm_router.histogram import SECONDS, Histogram, Recent
 
 
 def test_an_observation_at_a_bound_belongs_below_it() -> None:
@@ -65,3 +65,41 @@ def test_a_quantile_in_the_open_bucket_is_its_lower_bound() -> None:
     histogram = Histogram((1.0, 2.0))
     histogram.observe(100.0)
     assert histogram.quantile(0.5) == 2.0
+
+
+def filled(recent: Recent, histogram: Histogram, *values: float) -> None:
+    """One value between two looks."""
+    for value in values:
+        histogram.observe(value)
+        recent.note()
+
+
+def test_recent_figures_leave_out_what_is_older_than_the_oldest_copy() -> None:
+    histogram = Histogram((1.0, 2.0, 3.0))
+    recent = Recent(histogram, 3)
+    assert recent.quantiles() == {"p50": None, "p99": None}
+    filled(recent, histogram, 0.5, 0.5)
+    assert list(recent.counts()) == [2, 0, 0, 0], "all of it, as long as it is young"
+    filled(recent, histogram, 1.5, 2.5)
+    histogram.observe(9.0)
+    assert list(recent.counts()) == [0, 1, 1, 1]
+    assert recent.quantiles() == {"p50": 2.5, "p99": 3.0}
+    assert histogram.counts == [2, 1, 1, 1]
+
+
+def test_recent_figures_are_none_once_all_is_old() -> None:
+    histogram = Histogram((1.0,))
+    recent = Recent(histogram, 3)
+    filled(recent, histogram, 0.5)
+    for _ in range(2):
+        assert recent.quantiles()["p50"] == 0.5
+        recent.note()
+    assert recent.quantiles() == {"p50": None, "p99": None}
+
+
+def test_copies_of_an_idle_histogram_take_no_memory() -> None:
+    recent = Recent(Histogram(), 13)
+    for _ in range(50):
+        recent.note()
+    assert len(recent._copies) == 13
+    assert len({id(copy) for copy in recent._copies}) == 1

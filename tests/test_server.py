@@ -44,7 +44,7 @@ async def test_a_reload_keeps_servers_that_stay_and_lets_removed_ones_finish(
     await until(lambda: [b.in_flight for b in router.pool.backends.values()] == [2, 2])
     before = router.pool.backends["s0"]
     removed = router.pool.backends["s1"]
-    await router.apply(
+    await router.live.apply(
         with_servers(
             router.config,
             router.config.servers[0],
@@ -72,7 +72,7 @@ async def test_a_server_with_a_new_url_under_its_old_name_is_another_server(
 ) -> None:
     old, new = await start_sim(), await start_sim()
     router = await start_router(old)
-    await router.apply(with_servers(router.config, ServerSpec(url=new.url, name="s0")))
+    await router.live.apply(with_servers(router.config, ServerSpec(url=new.url, name="s0")))
     await until(lambda: router.pool.backends["s0"].is_up)
     assert await status_of(http, router) == 200
     assert (old.served, new.served) == (0, 1)
@@ -87,7 +87,7 @@ async def test_changed_settings_of_a_server_and_of_the_router_are_live(
     settings = replace(
         router.config.settings, api_key="new", policy="random", max_body_size=500, max_retries=7
     )
-    await router.apply(
+    await router.live.apply(
         replace(
             router.config,
             servers=(replace(spec, weight=2.0, max_concurrent_requests=3),),
@@ -233,7 +233,7 @@ async def test_after_a_thousand_requests_with_faults_aborts_and_reloads_every_co
             await asyncio.sleep(0.02)
             chance.choice(engines).inject(chance.choice(faults), 1, seconds=0.1)
             kept = chance.sample(everyone, chance.randint(1, 4))
-            await router.apply(with_servers(router.config, *kept))
+            await router.live.apply(with_servers(router.config, *kept))
 
     troubling = asyncio.create_task(trouble())
     for batch in range(20):
@@ -241,7 +241,7 @@ async def test_after_a_thousand_requests_with_faults_aborts_and_reloads_every_co
     troubling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await troubling
-    await router.apply(with_servers(router.config, *everyone))
+    await router.live.apply(with_servers(router.config, *everyone))
     for engine in engines:
         engine.clear()
     await until(lambda: router.pool.stats.in_flight == 0)
@@ -257,7 +257,7 @@ async def test_two_reloads_at_once_are_taken_in_one_after_the_other(
     router = await start_router(*engines)
     everyone = router.config.servers
     await asyncio.gather(
-        *(router.apply(with_servers(router.config, *everyone[:n])) for n in (1, 4, 2, 3))
+        *(router.live.apply(with_servers(router.config, *everyone[:n])) for n in (1, 4, 2, 3))
     )
     assert list(router.pool.backends) == ["s0", "s1", "s2"]
     await router.watches.checked()
@@ -275,10 +275,10 @@ async def test_a_reload_that_cannot_be_made_changes_nothing_and_the_next_one_wor
     router = Router(config, lambda: answers.pop(0))
     await router.start()
     try:
-        await router.reload()
+        await router.live.reload()
         assert router.app.gate.check("/v1/models", {})
         assert "no policy is called 'nope'" in router.pool.events.last(1)[0].message
-        await router.reload()
+        await router.live.reload()
         assert router.app.gate.check("/v1/models", {"x-api-key": "newer"})
         assert router.config.settings.api_key == "newer"
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timezone
+from functools import lru_cache
 
 from mvllm_router.config import Settings
 from mvllm_router.pool import Backend, Pool
@@ -53,7 +54,13 @@ def timestamp(seconds: float | None) -> str | None:
     """Return seconds since the epoch as ISO 8601 in UTC."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="milliseconds")
+    whole, thousandths = divmod(int(seconds * 1000), 1000)
+    return f"{_to_the_second(whole)}.{thousandths:03}+00:00"
+
+
+@lru_cache(maxsize=64)  # one document has the times of hundreds of servers, within a few seconds
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _word(score: float) -> str:

@@ -6,7 +6,10 @@ from mvllm_router.api.health import timestamp
 from mvllm_router.pool import Backend, Load, Pool, Sample, State
 
 # The predecessor's words for the states that it had.
-_HEALTH_STATUS = {State.UP: "healthy", State.DOWN: "unhealthy", State.CHECKING: "checking"}
+_HEALTH_STATUS = {state: state.value for state in State} | {
+    State.UP: "healthy",
+    State.DOWN: "unhealthy",
+}
 
 
 def load_stats_document(pool: Pool) -> dict[str, object]:
@@ -24,8 +27,8 @@ def load_stats_document(pool: Pool) -> dict[str, object]:
         "summary": {
             "total_servers": len(backends),
             "healthy_servers": sum(backend.is_up for backend in backends),
-            "total_active_load": _tidy(active),
-            "total_capacity": _tidy(capacity),
+            "total_active_load": tidy(active),
+            "total_capacity": tidy(capacity),
             "overall_utilization_percent": _percent(active, capacity),
         },
     }
@@ -34,24 +37,24 @@ def load_stats_document(pool: Pool) -> dict[str, object]:
 def server_stats(pool: Pool, backend: Backend, load: Load, now: float) -> dict[str, object]:
     """Return the entry of one server, with its `load` at `now` (monotonic seconds)."""
     current = load.running + load.waiting
-    scrape = backend.scrape
+    scrape, state = backend.scrape, backend.health.state
     seen_at = pool.wall() - (now - scrape.at) if scrape else backend.health.last_check
     return {
         "url": backend.spec.url,
         "name": backend.name,
         "engine": backend.engine,
         "models": sorted(backend.model_names() or ()),
-        "current_load": _tidy(current),
-        "max_capacity": _tidy(load.capacity),
-        "available_capacity": _tidy(max(0.0, load.capacity - current)),
+        "current_load": tidy(current),
+        "max_capacity": tidy(load.capacity),
+        "available_capacity": tidy(max(0.0, load.capacity - current)),
         "utilization_percent": _percent(current, load.capacity),
         "score": round(load.score, 4),
-        "status": backend.is_up,
-        "health_status": _HEALTH_STATUS.get(backend.health.state, backend.health.state.value),
+        "status": state is State.UP,
+        "health_status": _HEALTH_STATUS[state],
         "last_updated": timestamp(seen_at),
         "in_flight": backend.in_flight,
-        "running": _tidy(load.running),
-        "waiting": _tidy(load.waiting),
+        "running": tidy(load.running),
+        "waiting": tidy(load.waiting),
         "detailed_metrics": _detailed(backend),
     }
 
@@ -71,12 +74,13 @@ def _detailed(backend: Backend) -> dict[str, float | None]:
 
 
 def _said(value: float | None, digits: int = 3) -> float | None:
-    return None if value is None else _tidy(value, digits)
+    return None if value is None else tidy(value, digits)
 
 
-def _tidy(value: float, digits: int = 3) -> float | int:
+def tidy(value: float, digits: int = 3) -> float | int:
     """Return a count without the `.0` that arithmetic leaves on it."""
-    return int(value) if value == int(value) else round(value, digits)
+    whole = int(value)
+    return whole if whole == value else round(value, digits)
 
 
 def _percent(part: float, whole: float) -> float:

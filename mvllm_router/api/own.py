@@ -28,19 +28,25 @@ class Asked:
     caller: Caller | None
 
 
-Handler = Callable[[Asked], Awaitable[Response]]
+# None: it has written its answer itself, which ends with the connection.
+Handler = Callable[[Asked], Awaitable["Response | None"]]
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """One route: `read` answers GET and HEAD, `writes` the methods that change something."""
+    """One route: `read` answers GET and HEAD, `writes` the methods that change something.
+
+    `asks` answers POST where that changes nothing: a question that has a body.
+    """
 
     read: Handler | None = None
     writes: Mapping[str, Handler] = field(default_factory=dict)
+    asks: Handler | None = None
 
     @property
     def methods(self) -> tuple[str, ...]:
-        return (*(_READING if self.read else ()), *self.writes)
+        asks = ("POST",) if self.asks else ()
+        return (*(_READING if self.read else ()), *asks, *self.writes)
 
     def handler(self, method: str, path: str) -> Handler:
         """Return what answers `method`.
@@ -49,6 +55,8 @@ class Own:
             MethodNotAllowed: nothing does; `path` is named in the message.
         """
         found = self.read if method in _READING else self.writes.get(method)
+        if method == "POST" and self.asks:
+            found = self.asks
         if found is None:
             allow = ", ".join(self.methods)
             raise MethodNotAllowed(f"{path[:200]} takes {allow}, not {method}.", allow=allow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from mvllm_router import __version__
 from mvllm_router.api.health import timestamp
 from mvllm_router.api.load_stats import load_stats_document, server_stats
 from mvllm_router.auth import Holder
-from mvllm_router.histogram import Histogram
+from mvllm_router.histogram import SECONDS, quantile
 from mvllm_router.pool import Backend, Pool
 
 _EVENTS_SHOWN = 50
@@ -26,26 +27,35 @@ class About:
 
 
 def snapshot_document(
-    pool: Pool, about: About, waiting: int, draining: bool, keys: Iterable[Holder] = ()
+    pool: Pool,
+    about: About,
+    waiting: int,
+    draining: bool,
+    keys: Iterable[Holder] = (),
+    live_changes: int = 0,
 ) -> dict[str, object]:
     """Return the state of the router, of each server and of each client's key now.
 
     Args:
         waiting: requests that the router holds until a server has room.
         draining: the router is stopping.
+        live_changes: how many changes of the admin API are not in the file.
     """
+    now = pool.monotonic()
     load = load_stats_document(pool)
     servers = load["servers"]
     assert isinstance(servers, list)
     for server, backend in zip(servers, pool.backends.values(), strict=True):
-        server.update(_more(pool, backend))
+        server.update(_more(backend, now))
     return {
         "version": __version__,
+        "pid": os.getpid(),
         "at": timestamp(pool.wall()),
         "uptime_seconds": round(pool.wall() - about.started, 3),
         "address": about.address,
         "policy": about.policy,
         "config": about.config_path,
+        "live_changes": live_changes,
         "state": "draining" if draining else "running",
         "in_flight": pool.stats.in_flight,
         "queued": waiting,
@@ -53,6 +63,11 @@ def snapshot_document(
         "servers": servers,
         "summary": load["summary"],
         "keys": [_key(holder) for holder in keys],
+        "requests_number": pool.requests.newest,
+        "ttft_seconds": _ttft_of_all(pool),
+        "tokens_out": pool.stats.tokens_of_removed
+        + sum(server["tokens_out"] for server in servers),
+        "events_number": pool.events.newest,
         "events": [event.document() for event in pool.events.last(_EVENTS_SHOWN)],
     }
 
@@ -60,7 +75,7 @@ def snapshot_document(
 def backend_document(pool: Pool, backend: Backend) -> dict[str, object]:
     """Return what the snapshot says of one server."""
     now = pool.monotonic()
-    return server_stats(pool, backend, backend.load(now), now) | _more(pool, backend)
+    return server_stats(pool, backend, backend.load(now), now) | _more(backend, now)
 
 
 def _key(holder: Holder) -> dict[str, object]:
@@ -83,16 +98,20 @@ def _requests(pool: Pool) -> dict[str, int]:
     }
 
 
-def _more(pool: Pool, backend: Backend) -> dict[str, object]:
-    stats = backend.stats
-    now = pool.monotonic()
+def _more(backend: Backend, now: float) -> dict[str, object]:
+    stats, lately = backend.stats, backend.stats.lately
     state = backend.condition(now)
     return {
+        "etag": backend.etag,
+        "engine_version": backend.engine_version,
+        "max_concurrent_requests": backend.spec.max_concurrent_requests,
         "state": state,
+        "state_seconds": _seconds(now - backend.since(state)),
+        "sample_age_seconds": round(now - backend.scrape.at, 3) if backend.scrape else None,
         "reason": _reason(backend, state),
         "progress": backend.health.progress,
         "circuit": _circuit(backend, now),
-        "resting_seconds": round(max(0.0, backend.rest.until - now), 3),
+        "resting_seconds": _seconds(backend.rest.until - now),
         "draining": backend.draining,
         "weight": backend.spec.weight,
         "tags": list(backend.spec.tags),
@@ -101,9 +120,10 @@ def _more(pool: Pool, backend: Backend) -> dict[str, object]:
         "retries": sum(stats.retries.values()),
         "prompt_tokens": stats.prompt_tokens,
         "completion_tokens": stats.completion_tokens,
-        "ttft_seconds": _quantiles(stats.ttft),
-        "inter_token_seconds": _quantiles(stats.inter_token),
-        "duration_seconds": _quantiles(stats.duration),
+        "tokens_out": stats.tokens_out,
+        "ttft_seconds": lately["ttft"].quantiles(),
+        "inter_token_seconds": lately["inter_token"].quantiles(),
+        "duration_seconds": lately["duration"].quantiles(),
     }
 
 
@@ -121,14 +141,22 @@ def _circuit(backend: Backend, now: float) -> dict[str, object]:
         "state": circuit.state(now).value,
         "failures": circuit.failures(now),
         "opens_at": circuit.rules.threshold,
-        "trial_in_seconds": round(max(0.0, circuit.retry_at - now), 3),
+        "trial_in_seconds": _seconds(circuit.retry_at - now),
         "openings": circuit.openings,
     }
+
+
+def _seconds(seconds: float) -> float:
+    return round(seconds, 3) if seconds > 0 else 0.0
 
 
 def _draining(backend: Backend) -> str:
     return f"draining, {backend.in_flight} in flight" if backend.in_flight else "drained"
 
 
-def _quantiles(histogram: Histogram) -> dict[str, float | None]:
-    return {"p50": histogram.quantile(0.5), "p99": histogram.quantile(0.99)}
+def _ttft_of_all(pool: Pool) -> dict[str, float | None]:
+    """Return the time to first token of the last minute over all servers."""
+    recent = [backend.stats.lately["ttft"] for backend in pool.backends.values()]
+    counts = [one.counts() for one in recent if one.quantiles()["p50"] is not None]
+    total = [sum(column) for column in zip(*counts, strict=True)]
+    return {"p50": quantile(SECONDS, total, 0.5), "p99": quantile(SECONDS, total, 0.99)}

@@ -16,11 +16,20 @@ from mvllm_router.cli.options import (
     ConfigPath,
     Console,
     Demo,
+    EntryEngine,
+    EntryKey,
+    EntryMaxLoad,
+    EntryModels,
+    EntryName,
+    EntryTags,
+    EntryWeight,
     Host,
     LogFile,
     LogFormat,
     LogLevel,
     MaxLoad,
+    ModelName,
+    NoTlsVerify,
     Policy,
     Port,
     RouterAddress,
@@ -28,8 +37,10 @@ from mvllm_router.cli.options import (
     RouterUrl,
     ServerName,
     Servers,
+    ServerUrl,
     TlsCert,
     TlsKey,
+    Write,
     flag,
 )
 
@@ -59,6 +70,23 @@ _DRAIN_EXAMPLES = (
     "router drain gpu1 --url http://router:8888 --timeout 60"
 )
 _ENABLE_EXAMPLES = "Example:\n\nrouter enable gpu1"
+_ADD_HELP = (
+    "Let a running router send requests to one more server.\n\n"
+    "It holds until the router is started anew, and outlasts reloads; with --write it stands in "
+    "the router's file as well."
+)
+_ADD_EXAMPLES = (
+    "Examples:\n\n"
+    "router add http://gpu3:8000\n\n"
+    "router add http://gpu3:8000 --name gpu3 --max-load 32 --write"
+)
+_REMOVE_EXAMPLES = "Example:\n\nrouter drain gpu3 && router remove gpu3 --write"
+_WEIGHT_EXAMPLES = "Example:\n\nrouter weight gpu3 0.5"
+_EXPLAIN_HELP = (
+    "Show where a request would go now, and why there and nowhere else.\n\n"
+    "It ends with 1 when no server could take it."
+)
+_EXPLAIN_EXAMPLES = "Example:\n\nrouter explain qwen3-8b"
 _RELOAD_HELP = (
     "Let a router read its file again, and print what has changed.\n\n"
     "It follows changes of the file by itself; this waits for the outcome, and ends with 1 when "
@@ -136,6 +164,20 @@ def status(url: RouterUrl = ROUTER, api_key: RouterKey = None, json: AsJson = Fa
     show_status(url, api_key, as_document=json)
 
 
+@app.command(rich_help_panel=_OBSERVE, help=_EXPLAIN_HELP, epilog=_EXPLAIN_EXAMPLES)
+def explain(
+    model: ModelName = None,
+    url: RouterAddress = ROUTER,
+    json: AsJson = False,
+    admin_key: AdminKey = None,
+    api_key: RouterKey = None,
+) -> None:
+    from mvllm_router.cli.explain import explain as explain_model
+    from mvllm_router.cli.manage import Remote
+
+    explain_model(Remote(url, admin_key or api_key), model, as_document=json)
+
+
 @app.command(rich_help_panel=_OPERATE, help=_DRAIN_HELP, epilog=_DRAIN_EXAMPLES)
 def drain(
     name: ServerName,
@@ -166,6 +208,74 @@ def enable(
     from mvllm_router.cli.manage import Remote, enable_server
 
     enable_server(Remote(url, admin_key or api_key), name, as_document=json)
+
+
+@app.command(rich_help_panel=_OPERATE, help=_ADD_HELP, epilog=_ADD_EXAMPLES)
+def add(
+    server: ServerUrl,
+    name: EntryName = None,
+    engine: EntryEngine = None,
+    weight: EntryWeight = None,
+    max_load: EntryMaxLoad = None,
+    model: EntryModels = None,
+    tag: EntryTags = None,
+    server_key: EntryKey = None,
+    no_tls_verify: NoTlsVerify = False,
+    write: Write = False,
+    url: RouterAddress = ROUTER,
+    json: AsJson = False,
+    admin_key: AdminKey = None,
+    api_key: RouterKey = None,
+) -> None:
+    from mvllm_router.cli.manage import Remote
+    from mvllm_router.cli.servers import add_server
+
+    keys = {
+        "name": name,
+        "engine": engine,
+        "weight": weight,
+        "max_concurrent_requests": max_load,
+        "models": model or None,
+        "tags": tag or None,
+        "api_key": server_key,
+        "tls_verify": False if no_tls_verify else None,
+    }
+    add_server(Remote(url, admin_key or api_key), server, keys, write=write, as_document=json)
+
+
+@app.command(rich_help_panel=_OPERATE, epilog=_REMOVE_EXAMPLES)
+def remove(
+    name: ServerName,
+    write: Write = False,
+    url: RouterAddress = ROUTER,
+    json: AsJson = False,
+    admin_key: AdminKey = None,
+    api_key: RouterKey = None,
+) -> None:
+    """Let a running router send no more requests to a server, and forget it."""
+    from mvllm_router.cli.manage import Remote
+    from mvllm_router.cli.servers import remove_server
+
+    remove_server(Remote(url, admin_key or api_key), name, write=write, as_document=json)
+
+
+@app.command(rich_help_panel=_OPERATE, epilog=_WEIGHT_EXAMPLES)
+def weight(
+    name: ServerName,
+    weight: Annotated[
+        float, typer.Argument(metavar="W", help="Factor on its capacity.", show_default=False)
+    ],
+    write: Write = False,
+    url: RouterAddress = ROUTER,
+    json: AsJson = False,
+    admin_key: AdminKey = None,
+    api_key: RouterKey = None,
+) -> None:
+    """Let a server get a larger or a smaller share of the requests."""
+    from mvllm_router.cli.manage import Remote
+    from mvllm_router.cli.servers import weigh_server
+
+    weigh_server(Remote(url, admin_key or api_key), name, weight, write=write, as_document=json)
 
 
 @app.command(rich_help_panel=_OPERATE, help=_RELOAD_HELP, epilog=_RELOAD_EXAMPLES)

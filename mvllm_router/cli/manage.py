@@ -191,8 +191,17 @@ class _Lines:
 
 def server_names(url: str, key: str | None) -> list[str]:
     """Return the names of a running router's servers; none when it does not answer at once."""
+    return _of_servers(url, key, lambda server: [server["name"]])
+
+
+def model_names(url: str, key: str | None) -> list[str]:
+    """Return the names of the models that a running router's servers have, as `server_names`."""
+    return sorted(set(_of_servers(url, key, lambda server: server["models"])))
+
+
+def _of_servers(url: str, key: str | None, names: Callable[[Server], list[object]]) -> list[str]:
     try:
         snapshot = get(url, "/router/snapshot", key, timeout=_PATIENCE_OF_A_SHELL)
-        return [str(server["name"]) for server in snapshot["servers"]]
+        return [str(name) for server in snapshot["servers"] for name in names(server)]
     except (Unreachable, NotAuthorised, LookupError, TypeError):
         return []

@@ -175,6 +175,78 @@ ServerName = Annotated[
         autocompletion=_server_names,
     ),
 ]
+
+
+def _model_names(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Complete the name of a model that the running router's servers have."""
+    from mvllm_router.cli.manage import model_names
+
+    given = ctx.params
+    names = model_names(given.get("url") or ROUTER, given.get("admin_key") or given.get("api_key"))
+    return [name for name in names if name.startswith(incomplete)]
+
+
+ModelName = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Argument(
+        metavar="MODEL",
+        help="The model that a request names; without it, one that names none.",
+        show_default=False,
+        autocompletion=_model_names,
+    ),
+]
+ServerUrl = Annotated[
+    str,
+    typer.Argument(metavar="URL", help="The server, such as http://gpu3:8000.", show_default=False),
+]
+_ENTRY = "Server"
+
+
+def _of_entry(*names: str, help: str, metavar: str, **more: Any) -> Any:
+    """Make an option for a key of a server's entry, which the router checks."""
+    return typer.Option(
+        *names, help=help, metavar=metavar, rich_help_panel=_ENTRY, show_default=False, **more
+    )
+
+
+EntryName = Annotated[
+    Optional[str],  # noqa: UP045
+    _of_entry("--name", help="What it is called; else host:port.", metavar="NAME"),
+]
+EntryEngine = Annotated[
+    Optional[str],  # noqa: UP045
+    _of_entry("--engine", help="vllm, llama.cpp, mlx, ...; else found out.", metavar="NAME"),
+]
+EntryWeight = Annotated[
+    Optional[float],  # noqa: UP045
+    _of_entry("--weight", help="Factor on its capacity.", metavar="W"),
+]
+EntryMaxLoad = Annotated[
+    Optional[int],  # noqa: UP045
+    _of_entry("--max-load", help="Requests that it can work on at once.", metavar="N"),
+]
+EntryModels = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    _of_entry("--model", help="The only model that it is used for; may be repeated.", metavar="M"),
+]
+EntryTags = Annotated[
+    Optional[list[str]],  # noqa: UP045
+    _of_entry("--tag", help="A word of your own; may be repeated.", metavar="WORD"),
+]
+EntryKey = Annotated[
+    Optional[str],  # noqa: UP045
+    _of_entry(
+        "--server-key",
+        help="Key that the server asks for.",
+        metavar="KEY",
+        envvar="ROUTER_SERVER_KEY",
+    ),
+]
+NoTlsVerify = Annotated[
+    bool,
+    flag("--no-tls-verify", help="Trust any certificate of it.", rich_help_panel=_ENTRY),
+]
+Write = Annotated[bool, flag("--write", help="Put it into the router's file as well.")]
 RouterAddress = Annotated[
     str,
     typer.Option("--url", "-u", metavar="URL", envvar="ROUTER_URL", help="The router's address."),

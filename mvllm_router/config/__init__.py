@@ -10,7 +10,9 @@ from mvllm_router.config.auth_keys import AUTH_KEYS
 from mvllm_router.config.diff import ConfigDiff, changes
 from mvllm_router.config.load import Override, load, parse, server_from
 from mvllm_router.config.model import Config, KeySpec, ServerSpec, key_digest
+from mvllm_router.config.overlay import CHANGEABLE, Overlay
 from mvllm_router.config.problems import ConfigError, Problem, mask_url
+from mvllm_router.config.render import entry_of
 from mvllm_router.config.rules import Mismatch
 from mvllm_router.config.server_keys import ENGINE_ALIASES, ENGINE_NAMES, SERVER_KEYS
 from mvllm_router.config.settings import (
@@ -21,10 +23,12 @@ from mvllm_router.config.settings import (
     Setting,
     Settings,
 )
+from mvllm_router.config.splice import CannotEdit, with_server, with_values, without_server
 from mvllm_router.config.template import template
 
 __all__ = [
     "AUTH_KEYS",
+    "CHANGEABLE",
     "ENGINE_ALIASES",
     "ENGINE_NAMES",
     "ENGINE_PLUGINS",
@@ -32,11 +36,13 @@ __all__ = [
     "POLICY_PLUGINS",
     "SERVER_KEYS",
     "SETTINGS",
+    "CannotEdit",
     "Config",
     "ConfigDiff",
     "ConfigError",
     "KeySpec",
     "Mismatch",
+    "Overlay",
     "Override",
     "Problem",
     "ServerSpec",
@@ -44,6 +50,7 @@ __all__ = [
     "Settings",
     "changes",
     "default_name",
+    "entry_of",
     "is_loopback",
     "key_digest",
     "load",
@@ -52,4 +59,7 @@ __all__ = [
     "parse",
     "server_from",
     "template",
+    "with_server",
+    "with_values",
+    "without_server",
 ]

@@ -120,6 +120,11 @@ class Document:
         span = self._span(path, at_value=True)
         return f"line {span.line}" if span else self.place
 
+    def address(self, path: KeyPath) -> str:
+        """The file and the line of what stands at `path`: "servers.toml:12"."""
+        span = self._span(path, at_value=True)
+        return f"{self.place}:{span.line}" if span else self.place
+
     def _span(self, path: KeyPath, at_value: bool) -> Span | None:
         while path and path not in self.spots:
             path = path[:-1]

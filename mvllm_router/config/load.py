@@ -96,6 +96,10 @@ def parse(
         origins,
         warnings=tuple(in_order(problems)),
         keys=tuple(one.spec for one in keys),
+        places=_places(document, origins, overrides or {}),
+        server_places={
+            one.server.name: document.address(one.path) for one in placed if one.where is document
+        },
     )
 
 
@@ -256,6 +260,21 @@ def _settings(
             values.update(_overridden(setting, override, problems))
     problems += _unpaired(document, values, origins, overrides)
     return Settings(**values), origins  # type: ignore[arg-type]  # each was checked by its rule
+
+
+def _places(
+    document: Document, origins: Mapping[str, str], overrides: Mapping[str, Override]
+) -> dict[str, str]:
+    """Where each setting stands that does not have its default."""
+    return {
+        name: document.address(("config", name))
+        if origin == "file"
+        else overrides[name].place
+        if name in overrides
+        else f"ROUTER_{name.upper()}"
+        for name, origin in origins.items()
+        if origin != "default"
+    }
 
 
 def _unpaired(

@@ -71,7 +71,9 @@ class Config:
     """All that the router runs with.
 
     `keys` are those of `[auth]`. `origins` says for each setting where its value comes from:
-    "default", "file", "environment" or "flag". `warnings` do not keep the router from running.
+    "default", "file", "environment" or "flag", and `places` where that is: "servers.toml:12",
+    "ROUTER_PORT", "--port"; `server_places` the same for servers of the file, by name. `warnings`
+    do not keep the router from running.
     """
 
     servers: tuple[ServerSpec, ...]
@@ -80,6 +82,8 @@ class Config:
     origins: Mapping[str, str] = field(default_factory=dict, hash=False)
     warnings: tuple[Problem, ...] = ()
     keys: tuple[KeySpec, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict, hash=False)
+    server_places: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def client_keys(self) -> tuple[KeySpec, ...]:

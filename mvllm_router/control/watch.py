@@ -12,7 +12,14 @@ from dataclasses import asdict
 from mvllm_router.config import Settings
 from mvllm_router.control.prober import NoAnswer, Prober
 from mvllm_router.engines import Engine, get, read_models
-from mvllm_router.engines.recognise import FIRST, Answer, conclusion, next_question, read_json
+from mvllm_router.engines.recognise import (
+    FIRST,
+    Answer,
+    conclusion,
+    next_question,
+    read_json,
+    version_of,
+)
 from mvllm_router.pool import Backend, Pool, Sample, State
 from mvllm_router.tasks import cancel, happens, repeat, spawn
 
@@ -179,6 +186,7 @@ class Watch:
         while (question := next_question(answers)) is not None:
             answers[question] = await self._ask(question)
         self._adopt_engine(conclusion(answers))
+        self._pool.told_version(self.backend, version_of(answers))
         self._recognised = True
 
     def _adopt_engine(self, name: str) -> None:
@@ -203,7 +211,9 @@ class Watch:
             answer = await self._ask(engine.capacity_path)
             if answer.status in _WRONG_KEY:
                 return f"{engine.capacity_path} answered {answer.status}"
-            self._pool.told_capacity(self.backend, engine.read_capacity(_json(answer)))
+            document = _json(answer)
+            self._pool.told_capacity(self.backend, engine.read_capacity(document))
+            self._pool.told_version(self.backend, engine.read_version(document))
         answer = health
         if engine.models_path != engine.health_path:
             if engine.models_path is None or not self._may_ask_models(engine):

@@ -14,6 +14,7 @@ from mvllm_router.pool import Sample
 _MOST_MODELS = 4096
 _MOST_ALIASES = 16  # of one model: its whole entry is shown under each
 _LONGEST_NAME = 1024
+_LONGEST_VERSION = 100
 
 
 class Engine:
@@ -40,9 +41,20 @@ class Engine:
         """Read how many requests run at once from the JSON of `capacity_path`."""
         return None
 
+    def read_version(self, document: object) -> str | None:
+        """Read the engine's version from the JSON of `capacity_path`."""
+        return None
+
     def accepts_request_id(self, request_id: str) -> bool:
         """Tell whether the server takes this `x-request-id` without an error."""
         return True
+
+
+def shown_version(value: object) -> str | None:
+    """Return a version that an engine tells, if it is one that can be shown."""
+    if isinstance(value, str) and 0 < len(value) <= _LONGEST_VERSION and value.isprintable():
+        return value
+    return None
 
 
 def is_uuid(text: str) -> bool:

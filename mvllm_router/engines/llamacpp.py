@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mvllm_router.engines.base import Engine
+from mvllm_router.engines.base import Engine, shown_version
 from mvllm_router.engines.exposition import samples, total
 from mvllm_router.pool import Sample
 
@@ -39,3 +39,6 @@ class LlamaCpp(Engine):
     def read_capacity(self, document: object) -> int | None:
         slots = document.get("total_slots") if isinstance(document, dict) else None
         return slots if type(slots) is int and 0 < slots <= _MOST_SLOTS else None
+
+    def read_version(self, document: object) -> str | None:
+        return shown_version(document.get("build_info") if isinstance(document, dict) else None)

@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mvllm_router.engines.base import shown_version
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -66,6 +68,12 @@ def conclusion(answers: Mapping[str, Answer]) -> str:
     if health.body == b"" and version and "version" in _object(version):
         return "vllm"
     return "openai"
+
+
+def version_of(answers: Mapping[str, Answer]) -> str | None:
+    """Return the version of the engine, where one of the answers tells it."""
+    version = answers.get("/version")
+    return shown_version(_object(version).get("version")) if version else None
 
 
 def _title(answer: Answer | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -12,9 +13,14 @@ from mvllm_router.errors import RouterError
 from mvllm_router.fields import Fields
 from mvllm_router.front.bodies import Bodies
 from mvllm_router.front.response import Response
+from mvllm_router.pool import Backend
 
 if TYPE_CHECKING:
     from mvllm_router.front.connection import ClientConnection
+
+
+Trail = tuple[Sequence[Backend], Sequence[str]]
+_NOWHERE: Trail = ((), ())
 
 
 class Request:
@@ -22,7 +28,7 @@ class Request:
 
     The first attributes are what the client sent. `error` is set when the request is to be
     refused, whoever finds that out; then `whole` tells whether all of it was read. `id`, `caller`,
-    `route` and `label` are the handler's.
+    `route`, `label`, `model` and `trail` are the handler's.
     """
 
     __slots__ = (
@@ -41,12 +47,14 @@ class Request:
         "keep_alive",
         "label",
         "method",
+        "model",
         "path",
         "permit",
         "prepared",
         "query",
         "route",
         "size",
+        "trail",
         "whole",
     )
 
@@ -82,6 +90,9 @@ class Request:
         self.caller: Caller | None = None
         self.route: object = None
         self.label = ""  # what metrics call its route, when it is one that is relayed
+        self.model: str | None = None  # that it names, once that was looked for
+        # Where it was and why that was in vain, if it ends without an answer of a backend.
+        self.trail: Trail = _NOWHERE
         self._bodies = bodies
         self._held = 0  # bytes that `bodies` counts for it
         self._pieces: list[bytes] = []

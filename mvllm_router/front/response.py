@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 
@@ -61,6 +62,22 @@ def encoded(response: Response, *, keep_alive: bool, http_1_1: bool, is_head: bo
         lines.append("connection: keep-alive")
     head = "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
     return head if is_head else head + body
+
+
+def stream_head(headers: Mapping[str, str]) -> bytes:
+    """Return the head of a stream of events, which lasts for as long as its connection."""
+    lines = [f"{name}: {value}" for name, value in headers.items()]
+    head = [
+        "HTTP/1.1 200 OK",
+        "content-type: text/event-stream; charset=utf-8",
+        "cache-control: no-cache",
+        "x-accel-buffering: no",
+        *lines,
+        "server: mvllm-router",
+        f"date: {http_date()}",
+        "connection: close",
+    ]
+    return "\r\n".join([*head, "", ""]).encode("latin-1", "replace")
 
 
 def last_words(error: RouterError) -> bytes:

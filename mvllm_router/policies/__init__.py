@@ -18,7 +18,12 @@ POLICIES: dict[str, str] = {
 
 
 class Policy(Protocol):
-    """Picks a backend. Plain and synchronous: it runs once for every attempt."""
+    """Picks a backend. Plain and synchronous: it runs once for every attempt.
+
+    What explains it may have more: a text `why`, which says in a phrase what it goes by; a method
+    `would_choose` with the same arguments, which changes nothing and returns None where chance
+    decides; and `by_score`, True where those with the same score are equal to it.
+    """
 
     def choose(self, candidates: Sequence[Backend], now: float) -> Backend:
         """Return one of `candidates` (never empty); `now` is in monotonic seconds."""

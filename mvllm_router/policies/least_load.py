@@ -20,6 +20,9 @@ class LeastLoad:
     always preferred to busy ones.
     """
 
+    why = "the lowest score"
+    by_score = True
+
     def __init__(self, random_share: Callable[[], float] = random.random) -> None:
         """`random_share` gives numbers from 0 up to but not including 1."""
         self._random = random_share
@@ -34,6 +37,10 @@ class LeastLoad:
             tied = [n for n, score in enumerate(scores) if score == lowest]
             return candidates[tied[int(self._random() * len(tied))]]
         return self._of_many(candidates, count)
+
+    def would_choose(self, candidates: Sequence[Backend], now: float) -> Backend:
+        """Return one that could be chosen: the first of those with the lowest score."""
+        return min(candidates, key=lambda backend: backend.kept_score)
 
     def _of_many(self, candidates: Sequence[Backend], count: int) -> Backend:
         for _ in range(_PROBES):

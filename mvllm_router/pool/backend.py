@@ -31,6 +31,8 @@ class Backend:
         "circuit",
         "draining",
         "engine",
+        "engine_version",
+        "etag",
         "health",
         "in_flight",
         "kept_score",
@@ -45,6 +47,7 @@ class Backend:
         "spec",
         "stats",
         "told_capacity",
+        "turned_at",
     )
 
     def __init__(
@@ -56,6 +59,7 @@ class Backend:
         self.rest = Rest()
         self.stats = BackendStats()
         self.engine = spec.engine  # "auto" until it has been recognised
+        self.engine_version: str | None = None  # as the engine tells it
         self._default_capacity = default_capacity
         self.told_capacity: int | None = None  # what the engine said it can run at once
         self.slots = 1  # requests it runs at once
@@ -72,6 +76,8 @@ class Backend:
         self.cards_at: float | None = None  # wall clock, seconds since the epoch
         self.last_byte = 0.0  # monotonic seconds; bytes that flow are a proof of life
         self.draining = False  # an operator wants it to get no new requests
+        self.turned_at = 0.0  # monotonic seconds; when that was said, or taken back
+        self.etag = ""  # stands for its settings and `draining`; another one after each change
         self.removed = False
 
     def __repr__(self) -> str:
@@ -91,7 +97,7 @@ class Backend:
     def speaks(self, engine: str) -> None:
         """Take it for `engine`; the capacity that another one told is not this one's."""
         if engine != self.engine:
-            self.told_capacity = None
+            self.told_capacity = self.engine_version = None
         self.engine = engine
 
     def size(self, *, default: int | None = None, told: int | None = None) -> None:
@@ -131,6 +137,19 @@ class Backend:
         if not self.circuit.is_closed:
             return self.circuit.state(now).value
         return "up" if self.rest.is_over(now) else "resting"
+
+    def since(self, condition: str) -> float:
+        """Return when it came into its `condition`, in monotonic seconds."""
+        if condition == "up":
+            circuit, rest = self.circuit, self.rest
+            return max(self.health.since, circuit.closed_at, self.turned_at, rest.until)
+        if condition == "drain":
+            return max(self.health.since, self.turned_at)
+        if condition == "resting":
+            return self.rest.since
+        if condition == "open":
+            return self.circuit.since
+        return self.circuit.retry_at if condition == "half-open" else self.health.since
 
     def load(self, now: float) -> Load:
         """Return the load at `now` (monotonic seconds), leaving out a stale scrape."""

@@ -51,13 +51,13 @@ class Circuit:
     __slots__ = (
         "_bad",
         "_bad_before",
-        "_closed_at",
         "_good",
         "_good_before",
         "_half_began",
         "_row",
         "_row_began",
         "_wait",
+        "closed_at",
         "is_closed",
         "openings",
         "reason",
@@ -86,7 +86,7 @@ class Circuit:
         self.since = now  # the last opening, or reset: what began before tells nothing
         self.retry_at = 0.0  # when a trial may begin
         self._wait = 0.0  # seconds, of the last opening
-        self._closed_at = now
+        self.closed_at = now
         self._forget_counts(now)
 
     def state(self, now: float) -> CircuitState:
@@ -121,7 +121,7 @@ class Circuit:
         self.is_closed = True
         self.trial = False
         self.reason = ""
-        self._closed_at = now
+        self.closed_at = now
         self._forget_counts(now)
         return True
 
@@ -175,7 +175,7 @@ class Circuit:
     # --- inside
 
     def _open(self, reason: str, now: float) -> None:
-        calm = self.is_closed and now - self._closed_at > self.rules.window
+        calm = self.is_closed and now - self.closed_at > self.rules.window
         wait = _FIRST_WAIT if calm or not self._wait else 2 * self._wait
         self._wait = min(wait, self.rules.longest_wait)
         self.openings += self.is_closed

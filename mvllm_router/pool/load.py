@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # A scrape older than this many scrape intervals says nothing about now.
 STALE_AFTER_INTERVALS = 3
@@ -37,8 +38,7 @@ class Scrape:
         self.others = max(0.0, (sample.running or 0.0) + self.waiting - own)
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(NamedTuple):
     """Requests on a backend now: those that run, those that wait, and what it can run."""
 
     running: float

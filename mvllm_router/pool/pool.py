@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
@@ -13,6 +14,7 @@ from mvllm_router.pool.circuit import Circuit, CircuitRules
 from mvllm_router.pool.events import Events
 from mvllm_router.pool.health import Health, HealthRules, State
 from mvllm_router.pool.load import STALE_AFTER_INTERVALS, Sample, Scrape
+from mvllm_router.pool.requests import Requests
 from mvllm_router.pool.stats import RouterStats
 
 # What a server is taken to run at once when neither the file nor the engine says it.
@@ -74,6 +76,7 @@ class Pool:
         self.backends: dict[str, Backend] = {}
         self.events = Events()
         self.stats = RouterStats()
+        self.requests = Requests()
         self.on_release: Callable[[Backend], None] = lambda _backend: None
         self.listeners: list[Callable[[], None]] = []  # called after each change
         self.some_are_capped = False  # some backend may get only so many requests at once
@@ -82,6 +85,9 @@ class Pool:
         self._unwell: set[Backend] = set()
         # Monotonic seconds. No scrape that kept scores depend on is too old before.
         self._first_expires = inf
+        # What tags of backends begin with: not even a router started anew gives one out twice.
+        self._epoch = f"{random.getrandbits(32):08x}"
+        self._tags = 0
         self._quiet_until = 0.0  # monotonic seconds; until then no last resort is told
 
     # --- who is in the pool
@@ -91,6 +97,7 @@ class Pool:
         health = Health(self.rules, self.monotonic)
         circuit = Circuit(self.circuit_rules, self.monotonic())
         backend = Backend(spec, health, circuit, DEFAULT_CAPACITY)
+        self._tag(backend)
         self.backends[spec.name] = backend
         self.events.add("added", spec.name, f"added ({spec.url})")
         self._changed()
@@ -100,6 +107,7 @@ class Pool:
         """Take a server out of every total at once; what it has in flight finishes."""
         backend = self.backends.pop(name)
         backend.removed = True
+        self.stats.tokens_of_removed += backend.stats.tokens_out
         self._unwell.discard(backend)
         running = f", {backend.in_flight} requests still running" if backend.in_flight else ""
         self.events.add("removed", name, f"removed{running}")
@@ -116,6 +124,7 @@ class Pool:
             backend.speaks(spec.engine)
         backend.spec = spec
         backend.size()
+        self._tag(backend)
         self.events.add("updated", spec.name, "settings changed")
         self._changed()
         return backend
@@ -125,6 +134,8 @@ class Pool:
         backend = self.backends[name]
         if not backend.draining:
             backend.draining = True
+            backend.turned_at = self.monotonic()
+            self._tag(backend)
             self.events.add("drain", name, f"draining, {backend.in_flight} requests still running")
             self._changed()
         return backend
@@ -134,9 +145,16 @@ class Pool:
         backend = self.backends[name]
         if backend.draining:
             backend.draining = False
+            backend.turned_at = self.monotonic()
+            self._tag(backend)
             self.events.add("enable", name, "takes requests again")
             self._changed()
         return backend
+
+    def _tag(self, backend: Backend) -> None:
+        """Note that a backend has other settings than before, or begins or ends to drain."""
+        self._tags += 1
+        backend.etag = f'"{self._epoch}-{self._tags}"'
 
     def adopt(
         self, rules: HealthRules, circuit_rules: CircuitRules, *, enforce_capacity: bool
@@ -171,6 +189,10 @@ class Pool:
         backend.size(told=slots)
         if backend.slots != before:
             self._changed()
+
+    def told_version(self, backend: Backend, version: str | None) -> None:
+        """Note the version of a backend's engine; None when it does not say."""
+        backend.engine_version = version or backend.engine_version
 
     def told_models(self, backend: Backend, cards: Mapping[str, ModelCard] | None) -> None:
         """Note the models that a server lists; None when it does not say."""

@@ -19,14 +19,17 @@ class Rest:
     when it began to rest do not make it grow.
     """
 
-    __slots__ = ("_times", "until")
+    __slots__ = ("_times", "since", "until")
 
     def __init__(self) -> None:
+        self.since = 0.0  # monotonic seconds; the beginning of the rest that ends with `until`
         self.until = 0.0
         self._times = 0  # in a row
 
     def busy(self, now: float, asked: float | None = None) -> None:
         """Rest from `now`, for `asked` seconds where the server named a time."""
+        if self.is_over(now):
+            self.since = now
         if self.is_over(now) or not self._times:  # a burst that is refused is one refusal
             self._times = min(self._times + 1, _MOST_TIMES)
         seconds = _FIRST * 2 ** (self._times - 1)

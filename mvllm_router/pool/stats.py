@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from mvllm_router.histogram import Histogram
+from mvllm_router.histogram import Histogram, Recent
+
+# Seconds between the moments that `BackendStats.note` is called at, and how many it looks back on:
+# "lately" is the last 60 to 65 seconds.
+NOTE_EVERY = 5.0
+_NOTES = 13
 
 # Seconds between the events of a stream: finer at the low end than request durations.
 BETWEEN_EVENTS = (
@@ -30,15 +35,18 @@ class BackendStats:
     """Counts of one backend since it joined the pool."""
 
     __slots__ = (
+        "_most_tokens",
         "completion_tokens",
         "duration",
         "events",
         "failures",
         "inter_token",
         "last_resorts",
+        "lately",
         "prompt_tokens",
         "requests",
         "retries",
+        "told_tokens",
         "ttft",
     )
 
@@ -53,6 +61,30 @@ class BackendStats:
         self.events = 0  # reads of streams; engines put several tokens in one event
         self.prompt_tokens = 0  # as the servers' own usage figures say
         self.completion_tokens = 0
+        # The same histograms, by name, as of the last minute.
+        self.lately = {
+            name: Recent(getattr(self, name), _NOTES)
+            for name in ("ttft", "inter_token", "duration")
+        }
+        # What usage figures add to `events`, once an answer is whole; an answer that has fewer
+        # tokens than events takes some away.
+        self.told_tokens = 0
+        self._most_tokens = 0
+
+    def note(self) -> None:
+        """Look back on this moment, too; it is called every `NOTE_EVERY` seconds."""
+        for recent in self.lately.values():
+            recent.note()
+
+    @property
+    def tokens_out(self) -> int:
+        """Tokens that have gone out, those of running streams as well.
+
+        An event of a stream counts as one until the answer tells how many it had. It never
+        becomes less.
+        """
+        self._most_tokens = max(self._most_tokens, self.events + self.told_tokens)
+        return self._most_tokens
 
 
 class RouterStats:
@@ -66,6 +98,7 @@ class RouterStats:
         "queued",
         "refused",
         "requests",
+        "tokens_of_removed",
     )
 
     def __init__(self) -> None:
@@ -75,6 +108,7 @@ class RouterStats:
         self.queued = Histogram()  # seconds that requests waited for room
         self.in_flight = 0  # relayed requests that are not finished, also those that wait
         self.connections = 0  # clients that are connected
+        self.tokens_of_removed = 0  # that servers sent which are no more in the pool
         self.refused = 0  # connections refused because there were too many
 
     def finished(self, route: str, status: int, seconds: float) -> None:

@@ -96,6 +96,18 @@ class Dispatch:
             return any(backend not in tried for backend in self.pool.candidates(model))
         return bool(self._candidates(model, tried))
 
+    def choices(self, model: str | None) -> list[Backend]:
+        """Return those among which the policy would choose now. It takes nothing."""
+        return [one for one in self._candidates(model, ()) if one.has_room]
+
+    def refusal(self, model: str | None) -> RouterError:
+        """Return what a request for `model` is told that finds no `choices` now, or has to wait."""
+        if not self._candidates(model, ()):
+            return self._nobody(model)
+        if self._queue.count >= self.rules.limit:
+            return Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
+        return Overloaded("No server has room: it would wait.", retry_after=RETRY_AFTER)
+
     def _candidates(self, model: str | None, tried: Collection[Backend]) -> Sequence[Backend]:
         """Return those to choose from: of the best sort that there is, less those tried."""
         well = self.pool.candidates(model)

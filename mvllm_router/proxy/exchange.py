@@ -95,9 +95,11 @@ class Exchange(Signal[Outcome]):
         "backend",
         "client",
         "connection",
+        "events",
         "head",
         "last_byte",
         "passing",
+        "ttft",
     )
 
     def __init__(
@@ -127,6 +129,8 @@ class Exchange(Signal[Outcome]):
         self.head: Head | None = None
         self.last_byte = time.monotonic()
         self.passing = False  # something of the answer has gone out
+        self.events = 0  # reads of a stream
+        self.ttft: float | None = None  # of a stream: seconds until it began to go out
         self._own_lines = own_lines
         self._request = request
         self._hide_errors = hide_errors
@@ -246,12 +250,14 @@ class Exchange(Signal[Outcome]):
             head = hidden.stream(head)
         if is_stream:
             self._cutter = sse.EventCutter()
-            self.backend.stats.ttft.observe(self.last_byte - self._arrived)
+            self.ttft = ttft = self.last_byte - self._arrived
+            self.backend.stats.ttft.observe(ttft)
         begin = self.client.begin(head, self._own_lines, is_stream=is_stream)
         self._pass(begin, data, ended)
 
     def _pass(self, begin: bytes, data: bytes, ended: bool) -> None:
         if self._cutter is not None and (data or ended):
+            self.events += 1
             self.backend.stats.events += 1
             data = self._cutter.cut(data)
             if ended:

@@ -13,6 +13,7 @@ from mvllm_router.front.outlet import Outbox
 from mvllm_router.front.request import Request
 from mvllm_router.front.steps import in_task
 from mvllm_router.pool import Backend, Lease, Pool
+from mvllm_router.pool.requests import LONGEST
 from mvllm_router.proxy import sse
 from mvllm_router.proxy.ask import Ask, for_backend
 from mvllm_router.proxy.attempts import Attempts, Trouble
@@ -91,6 +92,7 @@ class Relay:
         if outlet is None:  # it left before we began
             raise asyncio.CancelledError
         ask = Ask(request, route, outlet)
+        request.model = ask.model[:LONGEST] if ask.model else None
         ask.caller.admit(ask.model)
         self.budget.request()
         try:
@@ -107,6 +109,7 @@ class Relay:
 
     async def _attempts(self, ask: Ask) -> None:
         attempts = Serving(ask, self.dispatch, self.budget, self.limits.max_retries)
+        ask.request.trail = (attempts.tried, attempts.failures)
         while True:
             attempts.lease = lease = await self._lease(attempts)
             try:
@@ -116,7 +119,7 @@ class Relay:
             finally:
                 lease.release()
             if exchange is not None and outcome.result in _ENDS:
-                return self._finished(ask, exchange, outcome, attempts.count)
+                return self._finished(ask, exchange, outcome, attempts)
             self._note_failure(attempts, ask, lease.backend, outcome)
             if outcome.result is Result.FAILED:
                 self._go_on_or_raise(attempts, outcome)
@@ -239,18 +242,40 @@ class Relay:
         elif outcome.result is Result.ANSWERED:
             pool.request_succeeded(backend, lease.began)
 
-    def _finished(self, ask: Ask, exchange: Exchange, outcome: Outcome, attempts: int) -> None:
+    def _finished(self, ask: Ask, exchange: Exchange, outcome: Outcome, attempts: Attempts) -> None:
         assert exchange.head is not None
-        backend, head = exchange.backend, exchange.head
-        seconds = time.monotonic() - ask.request.arrived
+        backend, head, request = exchange.backend, exchange.head, ask.request
+        now = time.monotonic()
+        seconds = now - request.arrived
         stats = backend.stats
+        counted = None
         stats.requests[head.status] += 1
         stats.duration.observe(seconds)
         if head.status == 200 and (counted := sse.usage(ask.client.tail())):
             stats.prompt_tokens += counted[0]
             stats.completion_tokens += counted[1]
+            stats.told_tokens += counted[1] - exchange.events
             ask.caller.used(*counted)
         self.pool.stats.finished(ask.route.label, head.status, seconds)
+        self.pool.requests.add(
+            (
+                request.arrived,
+                now,
+                request.id,
+                request.method,
+                request.path[:LONGEST],
+                request.model,
+                head.status,
+                ask.caller.name,
+                request.address,
+                attempts.tried,
+                attempts.failures,
+                self.dispatch.policy,
+                exchange.ttft,
+                counted,
+                outcome.reason,
+            )
+        )
         if log.isEnabledFor(logging.DEBUG):
             log.debug(
                 "%s %s %s %s -> %s %d %s in %.3f s, attempt %d",
@@ -262,7 +287,7 @@ class Relay:
                 head.status,
                 outcome.reason or outcome.result.value,
                 seconds,
-                attempts,
+                attempts.count,
             )
         ask.request.keep_alive = ask.client.keep_alive
 

@@ -189,7 +189,8 @@ async def test_the_entry_of_a_server_is_that_of_the_snapshot(
     _, snapshot = await ask(http, "GET", router, "/router/snapshot")
     assert [server["draining"] for server in snapshot["servers"]] == [False, True]
     assert entry.keys() == snapshot["servers"][1].keys()
-    assert {**entry, "last_updated": 0} == {**snapshot["servers"][1], "last_updated": 0}
+    now = dict.fromkeys(("last_updated", "state_seconds", "sample_age_seconds"))
+    assert {**entry, **now} == {**snapshot["servers"][1], **now}
     async with http.head(f"{router.url}/router/backends/s1") as response:
         assert response.status == 200
 
@@ -420,7 +421,7 @@ async def test_who_has_no_key_does_not_learn_which_servers_there_are(
         ("/health", "POST", "GET, HEAD"),
         ("/v1/models/tiny", "DELETE", "GET, HEAD"),
         ("/router/snapshot", "PATCH", "GET, HEAD"),
-        ("/router/backends/s0", "POST", "GET, HEAD, PATCH"),
+        ("/router/backends/s0", "POST", "GET, HEAD, PATCH, DELETE"),
         ("/router/reload", "GET", "POST"),
         ("/router/reload", "HEAD", "POST"),
     ],
@@ -437,7 +438,7 @@ async def test_another_method_is_a_405_that_lists_those_that_are_taken(
             assert text == f"{path} takes {allow}, not {method}."
 
 
-@pytest.mark.parametrize("path", ["/router", "/router/", "/router/backends", "/router/backends/"])
+@pytest.mark.parametrize("path", ["/router", "/router/", "/router/backends/"])
 async def test_a_path_without_a_name_is_no_route(
     path: str, start_router: StartRouter, http: aiohttp.ClientSession
 ) -> None:
@@ -571,11 +572,11 @@ async def test_a_client_that_leaves_does_not_end_its_reload_half_way(
     file: File, router: Router
 ) -> None:
     file.write("gpu-1", "gpu-2")
-    async with router._reloading:  # another one is under way
+    async with router.live.lock:  # another one is under way
         async with Client(router.url) as client:
             client.post(b"{}", b"/router/reload")
             await until(lambda: any(connection.busy for connection in connections(router)))
-            await until(lambda: bool(router._reloading._waiters))
+            await until(lambda: bool(router.live.lock._waiters))
         await until(lambda: not connections(router))
     await until(lambda: list(router.pool.backends) == ["gpu-1", "gpu-2"])
 
@@ -603,7 +604,7 @@ async def test_a_stop_waits_for_a_reload_that_has_begun(
     monkeypatch.setattr(router.watches, "follow", slow_follow)
     monkeypatch.setattr(router.watches, "stop", noted_stop)
     file.write("gpu-1", "gpu-2")
-    reloading = asyncio.create_task(router.reload())
+    reloading = asyncio.create_task(router.live.reload())
     await until(lambda: "gpu-2" in router.pool.backends)
     stopping = asyncio.create_task(router.stop(1))
     await until(lambda: all(task.done() for task in router._tasks))
@@ -616,6 +617,6 @@ async def test_a_stop_waits_for_a_reload_that_has_begun(
 
 async def test_a_router_that_stops_reloads_no_more(file: File, router: Router) -> None:
     file.write("gpu-1", "gpu-2")
-    router.app.draining = True
-    assert "stopping" in (await router.reload()).refused
+    router.live.stopping = True
+    assert "stopping" in (await router.live.reload()).refused
     assert list(router.pool.backends) == ["gpu-1"]

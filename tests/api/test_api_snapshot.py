@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from pool_kit import add_up, new_pool, refuse, scraped
+from pool_kit import Clock, add_up, new_pool, open_circuit, refuse, scraped
+from support import StartRouter, StartSim
 
 from mvllm_router import __version__
 from mvllm_router.api.load_stats import load_stats_document
@@ -15,6 +16,7 @@ from mvllm_router.auth import Holder
 from mvllm_router.config import KeySpec
 from mvllm_router.errors import RateLimited
 from mvllm_router.pool import Pool
+from mvllm_router.pool.stats import NOTE_EVERY
 
 ABOUT = About("http://127.0.0.1:8888", "least_load", "servers.toml", started=1_699_999_990.0)
 
@@ -102,9 +104,97 @@ def test_servers_have_all_of_load_stats_and_their_counts() -> None:
     assert {key: server[key] for key in more} == more
     assert 0.1 < server["ttft_seconds"]["p50"] <= 0.25
     assert server["inter_token_seconds"] == {"p50": None, "p99": None}
+    assert document(pool)["ttft_seconds"] == server["ttft_seconds"]
     (stats,) = json.loads(json.dumps(load_stats_document(pool)))["servers"]
     assert {key: server[key] for key in stats} == stats
     assert document(pool)["summary"] == load_stats_document(pool)["summary"]
+
+
+def test_times_are_those_of_the_last_minute() -> None:
+    pool = new_pool()
+    old, busy = add_up(pool, "old"), add_up(pool, "busy")
+    old.stats.ttft.observe(0.2)
+    busy.stats.ttft.observe(100.0)
+    for _ in range(13):
+        old.stats.note()
+        busy.stats.note()
+    assert document(pool)["ttft_seconds"] == {"p50": None, "p99": None}
+    busy.stats.ttft.observe(0.2)
+    shown = document(pool)
+    assert shown["servers"][0]["ttft_seconds"]["p99"] is None
+    assert shown["ttft_seconds"] == shown["servers"][1]["ttft_seconds"]
+    assert 0.1 < shown["ttft_seconds"]["p99"] <= 0.25
+
+
+def test_it_says_for_how_long_a_server_is_in_its_state() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    backend = add_up(pool, "a")
+    now = []
+
+    def seconds() -> tuple[str, float]:
+        (server,) = document(pool)["servers"]
+        return server["state"], server["state_seconds"]
+
+    clock.advance(5)
+    now.append(seconds())
+    pool.drain("a")
+    clock.advance(2)
+    now.append(seconds())
+    pool.enable("a")
+    clock.advance(3)
+    now.append(seconds())
+    pool.is_busy(backend, 4.0)
+    clock.advance(1)
+    now.append(seconds())
+    clock.advance(10)
+    now.append(seconds())
+    open_circuit(pool, backend)
+    clock.advance(0.5)
+    now.append(seconds())
+    refuse(pool, backend)
+    clock.advance(9)
+    now.append(seconds())
+    assert now == [
+        ("up", 5),
+        ("drain", 2),
+        ("up", 3),
+        ("resting", 1),
+        ("up", 7),
+        ("open", 0.5),
+        ("down", 9),
+    ]
+
+
+def test_it_says_how_old_the_figures_of_a_server_are() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    backend = add_up(pool, "a")
+    assert document(pool)["servers"][0]["sample_age_seconds"] is None
+    scraped(pool, backend, 1)
+    clock.advance(2)
+    assert document(pool)["servers"][0]["sample_age_seconds"] == 2
+
+
+async def test_it_says_which_version_an_engine_has_that_tells_it(
+    start_router: StartRouter, start_sim: StartSim
+) -> None:
+    engines = [await start_sim(dialect) for dialect in ("vllm", "llama.cpp", "mlx")]
+    router = await start_router(*engines)
+    versions = [server["engine_version"] for server in document(router.pool)["servers"]]
+    assert versions[0].startswith("0.")
+    assert versions[1].startswith("b")
+    assert versions[2] is None
+
+
+async def test_a_router_looks_back_from_time_to_time(start_router: StartRouter) -> None:
+    router = await start_router("http://127.0.0.1:9")
+    (backend,) = router.pool.backends.values()
+    before = backend.stats.lately["ttft"]
+    backend.stats.ttft.observe(0.2)
+    for _ in range(13):
+        assert await router._note_counts() == NOTE_EVERY
+    assert before.quantiles() == {"p50": None, "p99": None}
 
 
 def test_counts_of_one_server_do_not_show_up_at_another() -> None:

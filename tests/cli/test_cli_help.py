@@ -14,7 +14,20 @@ from cli_kit import Done, environment, finish, router
 
 from mvllm_router import __version__
 
-COMMANDS = ("run", "status", "drain", "enable", "reload", "init", "check", "version")
+COMMANDS = (
+    "run",
+    "status",
+    "explain",
+    "drain",
+    "enable",
+    "add",
+    "remove",
+    "weight",
+    "reload",
+    "init",
+    "check",
+    "version",
+)
 
 
 def fits(text: str, columns: int) -> bool:

@@ -239,6 +239,12 @@ def test_flag_beats_environment_beats_file_beats_default() -> None:
     assert (settings.port, settings.max_retries, settings.max_queue) == (3, 2, 1)
     names = ("port", "max_retries", "max_queue", "host")
     assert [config.origins[name] for name in names] == ["flag", "environment", "file", "default"]
+    assert [config.places.get(name) for name in names] == [
+        "--port",
+        "ROUTER_MAX_RETRIES",
+        "servers.toml:4",
+        None,
+    ]
 
 
 def test_a_flag_is_checked_like_any_value_and_named_as_the_place() -> None:

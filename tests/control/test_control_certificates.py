@@ -122,7 +122,7 @@ async def test_a_ca_that_is_spoilt_leaves_the_server_as_it_was(
     (tmp_path / "ca.pem").write_text("half of")
     await bench.look()
     assert bench.reloads == 1
-    outcome = await router.reload()
+    outcome = await router.live.reload()
     assert outcome.refused is not None
     assert "the file of `tls_ca` has no certificate in PEM format" in outcome.refused
     assert router.config.servers == bench.servers

@@ -7,7 +7,13 @@ from collections.abc import Mapping
 
 import pytest
 
-from mvllm_router.engines.recognise import FIRST, Answer, conclusion, next_question
+from mvllm_router.engines.recognise import (
+    FIRST,
+    Answer,
+    conclusion,
+    next_question,
+    version_of,
+)
 
 JSON = {"content-type": "application/json"}
 UVICORN = {**JSON, "server": "uvicorn"}
@@ -132,3 +138,20 @@ def test_a_server_is_recognised_with_as_few_questions_as_possible(name: str) -> 
         got[question] = answers.get(question, NOT_FOUND)
     assert conclusion(got) == engine
     assert asked == expected
+
+
+@pytest.mark.parametrize(
+    ("body", "version"),
+    [
+        (b'{"version": "0.11.0"}', "0.11.0"),
+        (b'{"version": 11}', None),
+        (b'{"version": ""}', None),
+        (b'{"version": "\\u001b[2J"}', None),
+        (b'{"version": "%b"}' % (b"9" * 1000), None),
+        (b"[]", None),
+        (b"{", None),
+    ],
+)
+def test_a_version_is_taken_only_if_it_can_be_shown(body: bytes, version: str | None) -> None:
+    assert version_of({FIRST: Answer(200), "/version": Answer(200, {}, body)}) == version
+    assert version_of({FIRST: Answer(200)}) is None

@@ -125,7 +125,7 @@ async def until_added(vllm: EngineServer, count: int) -> None:
 async def limit_silence(router: Router, seconds: float) -> None:
     """Let no server be silent for longer from now on, as a change of the file does."""
     settings = replace(router.config.settings, request_timeout=seconds)
-    await router.apply(replace(router.config, settings=settings))
+    await router.live.apply(replace(router.config, settings=settings))
 
 
 async def until_answered_by(clients: Clients, name: str) -> None:

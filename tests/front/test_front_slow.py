@@ -132,7 +132,7 @@ async def test_the_time_for_a_head_is_live(start_router: StartRouter) -> None:
     async with Client(router.url) as client:
         await until(lambda: bool(router.front.connections))
         settings = replace(router.config.settings, header_timeout=QUICK)
-        await router.apply(replace(router.config, settings=settings))
+        await router.live.apply(replace(router.config, settings=settings))
         assert await client.rest() == b""
 
 

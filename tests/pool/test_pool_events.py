@@ -30,6 +30,26 @@ def test_they_are_bounded_by_themselves() -> None:
     assert len(events.last(10 * KEPT)) == KEPT
 
 
+def test_those_behind_a_number_can_be_had_as_long_as_they_are_kept() -> None:
+    events = Events(kept=3)
+    assert events.after(0) == []
+    for message in "abcde":
+        events.add("up", "s0", message)
+    shown = {
+        number: [event.message for event in events.after(number)] for number in (0, 3, 4, 5, 9)
+    }
+    assert shown == {0: ["c", "d", "e"], 3: ["d", "e"], 4: ["e"], 5: [], 9: []}
+
+
+def test_who_listens_is_called_after_each_event() -> None:
+    events = Events()
+    heard: list[int] = []
+    events.listeners.append(lambda: heard.append(events.newest))
+    for message in "ab":
+        events.add("up", "s0", message)
+    assert heard == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("count", "expected"), [(0, []), (1, ["c"]), (2, ["b", "c"]), (9, ["a", "b", "c"])]
 )

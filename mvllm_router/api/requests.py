@@ -1,0 +1,67 @@
+"""GET /router/requests: the last requests, each with where it went and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from mvllm_router.pool import Pool
+from mvllm_router.pool.requests import CLIENT_LEFT, Ended
+
+LIMIT = 100
+MOST = 500
+
+
+def requests_document(pool: Pool, limit: int = LIMIT, after: int = 0) -> dict[str, object]:
+    """Return the newest requests behind the number `after`, `limit` at most, the oldest first."""
+    # What monotonic seconds are on the wall's clock.
+    offset = pool.wall() - pool.monotonic()
+    found = pool.requests.after(after, limit)
+    return {
+        "requests": [_request(number, ended, offset) for number, ended in found],
+        "newest": pool.requests.newest,
+    }
+
+
+def _request(number: int, ended: Ended, offset: float) -> Mapping[str, object]:
+    attempts = ended.attempts
+    left = ended.status == CLIENT_LEFT
+    tried = [
+        {"server": backend.name, "outcome": outcome or ("the client left" if left else "")}
+        for backend, outcome in attempts
+    ]
+    prompt, completion = ended.tokens or (None, None)
+    first = ended.seconds_to_first
+    return {
+        "number": number,
+        "at": round(ended.arrived + offset, 3),
+        "id": ended.id,
+        "method": ended.method,
+        "path": ended.path,
+        "model": ended.model,
+        "status": ended.status,
+        "key": ended.key or None,
+        "client": ended.client,
+        "tried": tried,
+        "server": attempts[-1][0].name if attempts and ended.answered else None,
+        "attempts": len(attempts),
+        "why": _why(ended, len(attempts)),
+        "ttft_seconds": None if first is None else round(first, 6),
+        "duration_seconds": round(ended.ended - ended.arrived, 6),
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "stream": first is not None,
+        "error": ended.error,
+    }
+
+
+def _why(ended: Ended, attempts: int) -> str:
+    """Say in a phrase why that server was chosen; "" where none answered."""
+    if not ended.answered:
+        return ""
+    if attempts > len(ended.tried):
+        return "asked again: no other has the model"
+    chosen = str(getattr(ended.policy, "why", f"chosen by {type(ended.policy).__name__}"))
+    if attempts == 1:
+        return chosen
+    failed = "1 attempt" if attempts == 2 else f"{attempts - 1} attempts"
+    return f"{chosen}, of those left after {failed}"

@@ -1,0 +1,60 @@
+"""`router explain`: where a request would go now, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mvllm_router.cli.manage import Remote
+from mvllm_router.cli.output import Exit, as_json, fail
+from mvllm_router.client import Refused
+from mvllm_router.config.problems import printable
+
+
+def explain(router: Remote, model: str | None, *, as_document: bool) -> None:
+    """Print each server with its score and why it is chosen or not; end with 1 if none would do."""
+    try:
+        document = router.ask("POST", "/router/explain", {"model": model})
+    except Refused as error:
+        fail(printable(str(error)), Exit.FAILED)
+    if "candidates" not in document:
+        router.is_none()
+    if as_document:
+        as_json(document)
+    else:
+        _print(document)
+    if document.get("refused"):
+        fail(printable(str(document["refused"])), Exit.FAILED)
+
+
+def _print(document: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, markup=False)
+    console.print(Text(printable(_headline(document))))
+    if document["candidates"]:
+        console.print(_table(document))
+
+
+def _headline(document: Mapping[str, Any]) -> str:
+    what = document["model"] or "a request without a model"
+    where = document["chosen"] or ("nowhere" if document["refused"] else "one of several servers")
+    return f"{what} would go to {where} · {document['policy']}"
+
+
+def _table(document: Mapping[str, Any]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("", "server", "(running + 0.5·waiting)/capacity", "why"):
+        table.add_column(heading, no_wrap=heading != "why", overflow="fold")
+    for one in document["candidates"]:
+        is_chosen = one["name"] == document["chosen"]
+        glyph, style = (
+            ("●", "green") if is_chosen else ("◌", "") if one["eligible"] else ("○", "dim")
+        )
+        cells = (glyph, one["name"], one["arithmetic"], one["reason"])
+        table.add_row(*(Text(printable(str(cell)), style) for cell in cells))
+    return table
