@@ -59,14 +59,14 @@ class Dispatch:
     def waiting(self) -> int:
         return self._queue.count
 
-    async def lease(
+    def lease_now(
         self,
         model: str | None,
         tried: Collection[Backend] = (),
         *,
         again: Backend | None = None,
-    ) -> Lease:
-        """Return a lease on the best backend for `model`.
+    ) -> Lease | None:
+        """Return a lease on the best backend for `model`; None where one has to `wait` for room.
 
         Args:
             tried: backends that this request has been at, and must not go to once more.
@@ -75,17 +75,16 @@ class Dispatch:
         Raises:
             ModelNotFound: no backend has the model.
             NoBackend: none that may have it is up.
-            Overloaded: too many wait already, or no place came free in time.
         """
         if self._queue.count:  # time alone may have made a place, and others came before
             self.hand_over()
         candidates = self._candidates(model, tried)
         if not candidates and again is not None and not (again.removed or again.draining):
-            candidates, tried = [again], ()
+            candidates = [again]
         if not candidates:
             raise self._nobody(model)
         backend = self._choose(candidates)
-        return self.pool.lease(backend) if backend else await self._wait(model, tried)
+        return self.pool.lease(backend) if backend else None
 
     def another(self, model: str | None, tried: Collection[Backend], *, well: bool) -> bool:
         """Tell whether some backend that has not been tried could be asked.
@@ -142,7 +141,17 @@ class Dispatch:
 
     # --- waiting
 
-    async def _wait(self, model: str | None, tried: Collection[Backend]) -> Lease:
+    async def wait(self, model: str | None, tried: Collection[Backend] = ()) -> Lease:
+        """Return a lease as soon as a backend for `model` has room that was not `tried`.
+
+        Where all of those that it could go to were, it may go to them once more.
+
+        Raises:
+            ModelNotFound, NoBackend: there is none any more, when its time is over.
+            Overloaded: too many wait already, or no place came free in time.
+        """
+        if not self._candidates(model, tried):
+            tried = ()
         if self._queue.count >= self.rules.limit:
             raise Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
         loop = asyncio.get_running_loop()

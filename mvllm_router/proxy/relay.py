@@ -111,7 +111,7 @@ class Relay:
         attempts = Serving(ask, self.dispatch, self.budget, self.limits.max_retries)
         ask.request.trail = (attempts.tried, attempts.failures)
         while True:
-            attempts.lease = lease = await self._lease(attempts)
+            attempts.lease = lease = self._lease_now(attempts) or await self._wait(attempts)
             try:
                 attempts.begin(lease.backend)
                 exchange, outcome = await self._attempt(attempts, lease.backend)
@@ -132,11 +132,19 @@ class Relay:
         if await happens(self._stopping, seconds):
             raise _stopped()
 
-    async def _lease(self, attempts: Attempts) -> Lease:
+    def _lease_now(self, attempts: Attempts) -> Lease | None:
         try:
-            return await self.dispatch.lease(attempts.model, attempts.tried, again=attempts.again)
+            return self.dispatch.lease_now(attempts.model, attempts.tried, again=attempts.again)
         except (NoBackend, ModelNotFound):
             if attempts.failures:  # the others went while this one failed
+                raise _all_failed(attempts) from None
+            raise
+
+    async def _wait(self, attempts: Attempts) -> Lease:
+        try:
+            return await self.dispatch.wait(attempts.model, attempts.tried)
+        except (NoBackend, ModelNotFound):
+            if attempts.failures:
                 raise _all_failed(attempts) from None
             raise
 
@@ -167,18 +175,23 @@ class Relay:
         """Ask one backend; a pooled connection that died while idle is replaced unseen."""
         connections = self.connections(backend)
         connection = connections.idle()
-        if connection is not None:
+        while True:
+            is_new = connection is None
+            if connection is None:
+                await in_task()
+                try:
+                    connection = await connections.open(self.limits.connect_timeout)
+                except CannotConnect as error:
+                    return None, failed(error.failure, error.detail)
             exchange = self._exchange(attempts, backend, connections)
-            outcome = await self._run(attempts.ask, connections, connection, exchange)
-            if outcome.failure is not Failure.RESET or exchange.head is not None:
+            try:
+                self._ask(attempts.ask, connections, connection, exchange)
+                outcome = await exchange
+            finally:
+                self._leave(attempts.ask, exchange)
+            if is_new or outcome.failure is not Failure.RESET or exchange.head is not None:
                 return exchange, outcome
-        await in_task()
-        try:
-            connection = await connections.open(self.limits.connect_timeout)
-        except CannotConnect as error:
-            return None, failed(error.failure, error.detail)
-        exchange = self._exchange(attempts, backend, connections)
-        return exchange, await self._run(attempts.ask, connections, connection, exchange)
+            connection = None
 
     def _exchange(self, attempts: Serving, backend: Backend, connections: Connections) -> Exchange:
         ask = attempts.ask
@@ -198,25 +211,23 @@ class Relay:
             hide_errors=self.limits.hide_errors,
         )
 
-    async def _run(
+    def _ask(
         self, ask: Ask, connections: Connections, connection: Connection, exchange: Exchange
-    ) -> Outcome:
-        if self._stopping.is_set():  # it stopped while the connection was made
-            connection.abort()
-            raise _stopped()
+    ) -> None:
+        """Send the request; `_leave` follows, whatever becomes of it."""
         exchange.connection = connection
+        if self._stopping.is_set():  # it stopped while the connection was made
+            raise _stopped()
         self.active.add(exchange)
-        front = ask.request.connection
-        front.attach(exchange)
-        try:
-            ask.leave_if_gone()
-            head, body = for_backend(ask, exchange.backend, connections)
-            connection.send(head, body, exchange, is_head=ask.client.is_head)
-            return await exchange
-        finally:
-            front.detach()
-            self.active.discard(exchange)
-            exchange.abandon()  # does nothing after a whole answer
+        ask.request.connection.attach(exchange)
+        ask.leave_if_gone()
+        head, body = for_backend(ask, exchange.backend, connections)
+        connection.send(head, body, exchange, is_head=ask.client.is_head)
+
+    def _leave(self, ask: Ask, exchange: Exchange) -> None:
+        ask.request.connection.detach()
+        self.active.discard(exchange)
+        exchange.abandon()  # does nothing after a whole answer
 
     # --- afterwards
 

@@ -63,9 +63,13 @@ class Bench:
         self, model: str | None = "m", tried: Sequence[Backend] = (), **more: Any
     ) -> asyncio.Task[Lease]:
         """Let somebody ask for a place, as a task of its own."""
-        task = asyncio.create_task(self.dispatch.lease(model, tried, **more))
+        task = asyncio.create_task(self._lease(model, tried, **more))
         self.tasks.append(task)
         return task
+
+    async def _lease(self, model: str | None, tried: Sequence[Backend], **more: Any) -> Lease:
+        lease = self.dispatch.lease_now(model, tried, **more)
+        return lease or await self.dispatch.wait(model, tried)
 
     async def wait_for(self, count: int) -> None:
         """Wait until `count` are in the queue and all others have what they came for."""

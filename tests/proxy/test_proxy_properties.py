@@ -188,7 +188,8 @@ class Asker:
     async def _ask(self) -> Lease:
         self.at = self._machine.clock()
         self._machine.queue.left = None
-        lease = await self._machine.dispatch.lease(*self.kind)
+        dispatch = self._machine.dispatch
+        lease = dispatch.lease_now(*self.kind) or await dispatch.wait(*self.kind)
         assert lease.backend not in self.kind[1], "it has been there"
         return lease
 
