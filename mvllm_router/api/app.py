@@ -74,9 +74,9 @@ class App:
             "/v1/models": Own(self._models),
             "/v1/models/{id}": Own(self._model),
             "/router/snapshot": Own(self._snapshot),
-            "/router/requests": Own(self._requests),
+            "/router/requests": Own(self._requests, for_operators=True),
             "/router/events": Own(self.events.show),
-            "/router/config": Own(self._config),
+            "/router/config": Own(self._config, for_operators=True),
             "/router/explain": Own(asks=self._explain),
             "/router/backends": Own(writes={"POST": admin.add}),
             "/router/backends/{name}": Own(
@@ -112,7 +112,9 @@ class App:
         else:
             if isinstance(route, Found):
                 check_size(request.announced)
-            request.caller = self.gate.check(request.path, request.fields)
+            for_operators = isinstance(route, Found) and route.own.for_operators
+            check = self.gate.check_operator if for_operators else self.gate.check
+            request.caller = check(request.path, request.fields)
 
     def ended(self, request: Request, *, client_left: bool) -> None:
         """Forget a request that was opened."""

@@ -278,6 +278,19 @@ async def test_with_an_admin_key_only_that_changes_the_router(
         assert await client.status(BOSS, path) == 401
 
 
+async def test_with_an_admin_key_only_that_reads_what_tells_of_all_clients(
+    start_with_keys: StartWithKeys, ask: Ask
+) -> None:
+    router = await start_with_keys(key("alice"), admin_key="boss-secret")
+    client = ask(router)
+    for path in ("/router/requests", "/router/config"):
+        assert [await client.status(who, path) for who in ({}, ALICE, BOSS)] == [401, 403, 200]
+    settings = replace(router.config.settings, admin_key="")
+    await router.live.apply(replace(router.config, settings=settings))
+    for path in ("/router/requests", "/router/config"):
+        assert [await client.status(who, path) for who in ({}, ALICE, BOSS)] == [401, 200, 401]
+
+
 async def test_without_one_a_router_on_loopback_is_changed_by_who_is_there(
     start_with_keys: StartWithKeys, ask: Ask
 ) -> None:
