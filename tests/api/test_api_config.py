@@ -26,6 +26,8 @@ admin_key = "a-secret"
 trusted_proxies = ["10.0.0.0/8"]
 """
 
+KEY = {"authorization": "Bearer a-secret"}
+
 
 @pytest.fixture
 async def api(tmp_path: Path, http: aiohttp.ClientSession) -> AsyncIterator[Api]:
@@ -45,7 +47,7 @@ async def api(tmp_path: Path, http: aiohttp.ClientSession) -> AsyncIterator[Api]
 
 
 async def test_each_setting_says_where_its_value_comes_from(api: Api, tmp_path: Path) -> None:
-    document = await api.get("/router/config")
+    document = await api.get("/router/config", **KEY)
     path = str(tmp_path / "servers.toml")
     assert document["path"] == path
     settings = document["settings"]
@@ -65,10 +67,9 @@ async def test_each_setting_says_where_its_value_comes_from(api: Api, tmp_path: 
 
 
 async def test_each_server_says_where_it_comes_from(api: Api, tmp_path: Path) -> None:
-    key = {"authorization": "Bearer a-secret"}
-    await api.add({"url": "http://127.0.0.1:4", "name": "new"}, **key)
-    await api.patch("b", {"weight": 3}, **key)
-    document = await api.get("/router/config")
+    await api.add({"url": "http://127.0.0.1:4", "name": "new"}, **KEY)
+    await api.patch("b", {"weight": 3}, **KEY)
+    document = await api.get("/router/config", **KEY)
     servers = {server["name"]: server for server in document["servers"]}
     assert {name: (one["from"], one["changed"]) for name, one in servers.items()} == {
         "a": ("file", []),
@@ -84,7 +85,7 @@ async def test_each_server_says_where_it_comes_from(api: Api, tmp_path: Path) ->
 
 
 async def test_secrets_are_there_as_stars_only(api: Api) -> None:
-    document = await api.get("/router/config")
+    document = await api.get("/router/config", **KEY)
     assert document["settings"]["admin_key"]["value"] == "***"
     assert document["settings"]["api_key"]["value"] == ""
     server = document["servers"][0]
@@ -93,9 +94,8 @@ async def test_secrets_are_there_as_stars_only(api: Api) -> None:
 
 
 async def test_its_etag_is_the_one_that_additions_match(api: Api) -> None:
-    document = await api.get("/router/config")
+    document = await api.get("/router/config", **KEY)
     assert api.etag == document["etag"]
-    key = {"authorization": "Bearer a-secret"}
     new = {"url": "http://127.0.0.1:4", "name": "new"}
-    assert (await api.add(new, if_match=document["etag"], **key))[0] == 201
-    assert (await api.get("/router/config"))["etag"] != document["etag"]
+    assert (await api.add(new, if_match=document["etag"], **KEY))[0] == 201
+    assert (await api.get("/router/config", **KEY))["etag"] != document["etag"]
