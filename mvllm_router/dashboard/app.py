@@ -72,6 +72,7 @@ class Dashboard(Changing):
         yield Bar(id="foot")
 
     def on_mount(self) -> None:
+        self.heed_signals()
         for theme in (DARK, LIGHT):
             self.register_theme(theme)
         if self.theme == "textual-dark":  # unless TEXTUAL_THEME names another one
@@ -80,6 +81,9 @@ class Dashboard(Changing):
         self.show()
         self.run_worker(self._follow(), exclusive=True, group="follow")
         self.set_interval(_TICK, self._show_state)
+
+    async def on_unmount(self) -> None:
+        await self.source.close()
 
     # --- looking
 

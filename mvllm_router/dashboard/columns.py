@@ -199,7 +199,7 @@ COLUMNS: dict[str, Column] = {
 SETS: dict[str, tuple[str, ...]] = {
     "overview": (
         "name", "state", "engine", "model", "run", "wait", "load", "score", "kv", "p50", "p99",
-        "tokens", "errors", "retries", "age",
+        "tokens", "errors", "retries", "age", "reqs", "gap50", "all50", "weight",
     ),
     "latency": ("name", "state", "p50", "p99", "gap50", "gap99", "all50", "all99", "load", "model"),
     "traffic": (
@@ -209,10 +209,15 @@ SETS: dict[str, tuple[str, ...]] = {
     "servers": ("name", "state", "engine", "version", "weight", "age", "url", "tags", "model"),
 }  # fmt: skip
 # What a narrow terminal does without, the least needed first.
-_LEFT_OUT = (
-    "tags", "age", "score", "retries", "version", "model", "engine", "gap99", "all50", "in",
-    "errors", "p99", "kv", "wait", "weight", "all99", "url", "out", "total", "gap50",
-)  # fmt: skip
+_LEFT_OUT: dict[str, tuple[str, ...]] = {
+    "overview": (
+        "all50", "gap50", "weight", "reqs", "age", "score", "retries", "model", "engine", "errors",
+        "p99", "kv", "wait",
+    ),
+    "latency": ("model", "load", "all50", "gap99", "all99", "gap50"),
+    "traffic": ("model", "load", "in", "retries", "out", "total"),
+    "servers": ("tags", "age", "model", "version", "engine", "weight"),
+}  # fmt: skip
 # These take the width that is left, up to the widest thing that is in them.
 _GROWING = ("name", "model", "url", "tags")
 
@@ -266,7 +271,7 @@ def layout(rows: Sequence[Row], width: int, chosen: str = "overview") -> Layout:
     """Choose the columns of a set that fit into `width`, and give what is left to names."""
     widths = {key: COLUMNS[key].width for key in SETS[chosen]}
     widths["name"] = min(max(_SHORTEST_NAME, _natural("name", rows)), 14)
-    for key in _LEFT_OUT:
+    for key in _LEFT_OUT[chosen]:
         if _total(widths) <= width:
             break
         widths.pop(key, None)

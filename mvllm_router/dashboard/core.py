@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 import time
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -30,6 +32,7 @@ class Core(App[None]):
         interval: float = 1.0,
         read_only: bool = False,
         log: Log | None = None,
+        signals: Sequence[signal.Signals] = (),
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -39,6 +42,7 @@ class Core(App[None]):
             interval: seconds between two looks.
             read_only: nothing is changed, whatever is pressed.
             log: that of a router which the dashboard has started, None for any other.
+            signals: those that end the dashboard, so that the router behind it can be stopped.
             clock: monotonic seconds.
             wall: wall-clock seconds.
         """
@@ -51,6 +55,20 @@ class Core(App[None]):
         self.tab = "requests"
         # Set when a person leaves; else the dashboard has ended for another reason.
         self.left_on_purpose = False
+        self.hung_up = False
+        self._signals = signals
+
+    def heed_signals(self) -> None:
+        """Let the signals end the dashboard. Needs the running loop."""
+        for number in self._signals:
+            try:
+                asyncio.get_running_loop().add_signal_handler(number, self._hang_up)
+            except NotImplementedError:  # Windows, which ends the process
+                return
+
+    def _hang_up(self) -> None:
+        self.hung_up = True
+        self.exit()
 
     @abstractmethod
     def show(self) -> None:

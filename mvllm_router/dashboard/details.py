@@ -40,7 +40,7 @@ def detail_lines(server: Document, explained: Document | None, tokens: float | N
         *_choosing(server, explained),
         EMPTY,
         _named("load", *_load(server)),
-        _named("latency", *_latency(server)),
+        *_latency(server),
         _named("traffic", *_traffic(server, tokens)),
         _named("circuit", *_circuit(server)),
         _named("health", *_health(server)),
@@ -138,17 +138,18 @@ def _load(server: Document) -> Line:
     return ((filled, tone_of_load(load)), (rest, "dim"), (f" {words}{cache}", "plain"))
 
 
-def _latency(server: Document) -> Line:
-    parts = []
+def _latency(server: Document) -> list[Line]:
+    lines = []
     for name, key in (
         ("first token", "ttft_seconds"),
-        ("between tokens", "inter_token_seconds"),
-        ("whole answer", "duration_seconds"),
+        ("next tokens", "inter_token_seconds"),
+        ("answers", "duration_seconds"),
     ):
         half, most = number(server, key, "p50"), number(server, key, "p99")
         if half is not None:
-            parts.append(f"{name} p50 {figures.latency(half)} p99 {figures.latency(most)}")
-    return plain("   ".join(parts) or "nothing measured lately", "plain" if parts else "dim")
+            words = f"p50 {figures.latency(half):<9} p99 {figures.latency(most)}"
+            lines.append(_named(name, (words, "plain")))
+    return lines or [_named("latency", ("nothing measured lately", "dim"))]
 
 
 def _traffic(server: Document, tokens: float | None) -> Line:

@@ -36,10 +36,16 @@ class Source(Protocol):
 class HttpSource:
     """A router at an address, asked on connections that are kept."""
 
-    def __init__(self, url: str, key: str | None = None) -> None:
-        """`key` is the router's admin key or, where that is not needed, a client's."""
+    def __init__(self, url: str, key: str | None = None, *, verify: bool = True) -> None:
+        """Ask the router at `url`.
+
+        Args:
+            key: the router's admin key or, where that is not needed, a client's.
+            verify: check its certificate.
+        """
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self._key = key.strip() if key else None
+        self._verify = verify
         self._session: aiohttp.ClientSession | None = None
 
     async def get(self, path: str) -> Document:
@@ -97,7 +103,7 @@ class HttpSource:
         if self._session is None:
             headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
             self._session = aiohttp.ClientSession(
-                headers=headers, connector=aiohttp.TCPConnector(limit=8)
+                headers=headers, connector=aiohttp.TCPConnector(limit=8, ssl=self._verify)
             )
         return self._session
 

@@ -42,7 +42,9 @@ class Reader(ModalScreen[None]):
         """Put these lines on the page."""
         self._lines = lines
         if self.is_mounted:
-            self.query_one("#page", Scrolled).show(lines, grey=grey)
+            page = self.query_one("#page", Scrolled)
+            page.styles.height = len(lines) + 2
+            page.show(lines, grey=grey)
 
     def action_line(self, step: int) -> None:
         self.query_one("#page", Scrolled).scroll_relative(y=step, animate=False)
