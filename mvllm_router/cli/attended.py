@@ -149,4 +149,6 @@ def _as_exit_code(code: int) -> int:
 
 def is_attended() -> bool:
     """Return whether a person is at a terminal that can show a dashboard."""
-    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    # The dashboard reads the first and paints on the last one.
+    streams = (sys.stdin, sys.stdout, sys.stderr)
+    return all(one.isatty() for one in streams) and os.environ.get("TERM") != "dumb"

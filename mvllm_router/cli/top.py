@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-
+from mvllm_router.cli.attended import is_attended
 from mvllm_router.cli.output import Exit, fail
 
 
 def show_dashboard(url: str, key: str | None, *, interval: float, read_only: bool) -> None:
     """Show a running router until the person leaves; a router that is gone is waited for."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not is_attended():
         hint = "`router status` prints once, and `router status --json` for programs"
         fail("the dashboard needs a terminal", Exit.USAGE, hint=hint)
     from mvllm_router.dashboard.app import Dashboard

@@ -212,11 +212,11 @@ SETS: dict[str, tuple[str, ...]] = {
 _LEFT_OUT: dict[str, tuple[str, ...]] = {
     "overview": (
         "all50", "gap50", "weight", "reqs", "age", "score", "retries", "model", "engine", "errors",
-        "p99", "kv", "wait",
+        "p99", "kv", "wait", "tokens", "p50", "load",
     ),
-    "latency": ("model", "load", "all50", "gap99", "all99", "gap50"),
-    "traffic": ("model", "load", "in", "retries", "out", "total"),
-    "servers": ("tags", "age", "model", "version", "engine", "weight"),
+    "latency": ("model", "load", "all50", "gap99", "all99", "gap50", "p50"),
+    "traffic": ("model", "load", "in", "retries", "out", "total", "errors"),
+    "servers": ("tags", "age", "model", "version", "engine", "weight", "url"),
 }  # fmt: skip
 # These take the width that is left, up to the widest thing that is in them.
 _GROWING = ("name", "model", "url", "tags")

@@ -40,6 +40,7 @@ def detail_lines(server: Document, explained: Document | None, tokens: float | N
         *_choosing(server, explained),
         EMPTY,
         _named("load", *_load(server)),
+        _named("kv cache", *_cache(server)),
         *_latency(server),
         _named("traffic", *_traffic(server, tokens)),
         _named("circuit", *_circuit(server)),
@@ -133,9 +134,12 @@ def _load(server: Document) -> Line:
     if load is None:
         return plain(words)
     filled, rest = figures.bar(load, _BAR)
+    return ((filled, tone_of_load(load)), (rest, "dim"), (f" {words}", "plain"))
+
+
+def _cache(server: Document) -> Line:
     kv = number(server, "detailed_metrics", "gpu_cache_usage_perc")
-    cache = "" if kv is None else f"   kv cache {figures.share(kv)}"
-    return ((filled, tone_of_load(load)), (rest, "dim"), (f" {words}{cache}", "plain"))
+    return plain(f"{figures.share(kv)} in use" if kv is not None else NOTHING)
 
 
 def _latency(server: Document) -> list[Line]:

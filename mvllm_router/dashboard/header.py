@@ -28,13 +28,15 @@ def state_line(snapshot: Document, url: str, words: Line, width: int) -> Line:
         facts.insert(1, (("stopping", "bad"),))
     if changes := number(snapshot, "live_changes"):
         facts.append(((f"{changes:.0f} not in the file", "warn"),))
-    states = _states(snapshot)
     right: Line = ((" ", "plain"), *words, (" ", "plain"))
-    for kept in range(len(facts), 0, -1):
+    named, short = _states(snapshot, named=True), _states(snapshot, named=False)
+    # The words behind the glyphs go first: the table has them as well.
+    ways = [(named, len(facts)), *((short, kept) for kept in range(len(facts), 0, -1))]
+    for states, kept in ways:
         left = (*_joined(facts[:kept]), ("  ", "plain"), *states)
-        if width_of(left) + width_of(right) <= width or kept == 1:
-            return spread(left, right, width)
-    return spread((), right, width)
+        if width_of(left) + width_of(right) <= width:
+            break
+    return spread(left, right, width)
 
 
 def _joined(facts: list[Line]) -> Line:
@@ -44,11 +46,12 @@ def _joined(facts: list[Line]) -> Line:
     return tuple(line)
 
 
-def _states(snapshot: Document) -> Line:
+def _states(snapshot: Document, *, named: bool) -> Line:
     parts: list[Part] = []
     for state, count in counted(entries(snapshot, "servers")):
         shown = look(state)
-        parts.append((f"{shown.glyph} {count} {state}  ", shown.tone))
+        word = f" {state} " if named else ""
+        parts.append((f"{shown.glyph} {count}{word} ", shown.tone))
     return tuple(parts)
 
 

@@ -54,7 +54,6 @@ KEYS = (
         "Columns",
         "other columns: overview, latency, traffic, servers",
         _LOOK,
-        foot=True,
     ),
     Key(
         "1",

@@ -43,6 +43,8 @@ class Dialog(ModalScreen["Answer | None"]):
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "cancel", "Cancel", show=False),
+        Binding("y", "go_on", "Yes", show=False),
+        Binding("n", "cancel", "No", show=False),
         Binding("left", "app.focus_previous", show=False),
         Binding("right", "app.focus_next", show=False),
     ]
@@ -85,7 +87,7 @@ class Dialog(ModalScreen["Answer | None"]):
 
     @on(Button.Pressed, "#yes")
     @on(Input.Submitted)
-    def _go_on(self) -> None:
+    def action_go_on(self) -> None:
         values = {
             field.key: self.query_one(f"#field-{field.key}", Input).value.strip()
             for field in self._fields

@@ -30,10 +30,13 @@ class Bar(Painted):
         self._places: list[tuple[int, str]] = []
 
     def offer(self, items: Sequence[Item], *, end: str = "") -> None:
-        """Show these items, and a text in the right corner."""
+        """Show these items, and a text in the right corner where there is room."""
         parts: list[Part] = []
         self._places = []
-        used, room = 0, self.size.width - cell_len(end) - 1
+        needed = sum(cell_len(item.key) + cell_len(item.word) + 3 for item in items)
+        if needed + cell_len(end) >= self.size.width:
+            end = ""
+        used, room = 0, self.size.width - cell_len(end)
         for item in items:
             pieces: list[Part] = [(f" {item.key}", "accent"), (f" {item.word} ", item.tone)]
             size = sum(cell_len(text) for text, _ in pieces)
