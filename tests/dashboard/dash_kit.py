@@ -109,6 +109,10 @@ def snapshot(second: int = 0, count: int = 3, **more: Any) -> dict[str, Any]:
     return {**document, **more}
 
 
+def tried(name: str, outcome: str = "") -> dict[str, str]:
+    return {"server": name, "outcome": outcome}
+
+
 def request(number: int, **more: Any) -> dict[str, Any]:
     """Return one entry of the list of requests."""
     document: dict[str, Any] = {
@@ -136,7 +140,7 @@ REQUESTS = [
     request(1),
     request(
         2,
-        tried=[{"server": "gpu-06", "outcome": "connection refused"}, {"server": "gpu-00", "outcome": ""}],
+        tried=[tried("gpu-06", "connection refused"), tried("gpu-00")],
         why="the one before failed",
         completion_tokens=12,
     ),
@@ -145,14 +149,14 @@ REQUESTS = [
     request(
         5,
         status=502,
-        tried=[{"server": "gpu-06", "outcome": "reset"}, {"server": "gpu-01", "outcome": "timeout"}],
+        tried=[tried("gpu-06", "reset"), tried("gpu-01", "timeout")],
         server=None,
         error="every attempt failed",
     ),
     request(6, path="/v1/embeddings", model="bge-m3", ttft_seconds=None, completion_tokens=None),
 ]  # fmt: skip
 EVENTS = [
-    {"number": 1, "at": WALL, "kind": "up", "backend": "gpu-00", "message": "up: health check passed"},
+    {"number": 1, "at": WALL, "kind": "up", "backend": "gpu-00", "message": "up: passed"},
     {"number": 2, "at": WALL + 3, "kind": "down", "backend": "gpu-05", "message": "down: refused"},
     {"number": 3, "at": WALL + 5, "kind": "admin", "backend": "gpu-03", "message": "drained"},
     {"number": 4, "at": WALL + 9, "kind": "reload", "backend": "", "message": "added: gpu-07"},
