@@ -101,8 +101,8 @@ class Dashboard(Changing):
 
     async def look(self) -> None:
         """Ask the router for all that the screen shows."""
-        opened = self.screen.server if isinstance(self.screen, Details) else ""
-        self._explained = await self.feed.look(self.tab, opened)
+        page = self._page
+        self._explained = await self.feed.look(self.tab, page.server if page else "")
 
     def look_now(self) -> None:
         """Do not wait for the next look."""
@@ -112,7 +112,7 @@ class Dashboard(Changing):
 
     def show(self) -> None:
         """Put the board on the screen; a picture that is held still stays as it is."""
-        if not self.is_mounted_already:
+        if not self._is_there:
             return
         with self.batch_update():
             self._show_state()
@@ -120,8 +120,15 @@ class Dashboard(Changing):
                 self._show_all()
 
     @property
-    def is_mounted_already(self) -> bool:
-        return bool(self.base.query("#foot"))
+    def _is_there(self) -> bool:
+        """Return whether there is a screen: not before the start, nor at the end."""
+        return bool(self.screen_stack) and bool(self.base.query("#foot"))
+
+    @property
+    def _page(self) -> Details | None:
+        """Return the page of a server, where it is open."""
+        top = self.screen_stack[-1] if self.screen_stack else None
+        return top if isinstance(top, Details) else None
 
     def _show_all(self) -> None:
         now, grey, view = self.clock(), self.is_stale, self.board.view
@@ -140,8 +147,8 @@ class Dashboard(Changing):
         for chart in self.base.query(Chart):
             chart.draw(self.board.history, view.span, now, grey=grey)
         self._show_pane(grey)
-        if isinstance(self.screen, Details):
-            self._show_details(self.screen, grey)
+        if (page := self._page) is not None:
+            self._show_details(page, grey)
 
     def _share_out(self, rows: int) -> None:
         sizes = share_out(self.size.width, self.size.height, rows, charts=self.board.view.charts)
@@ -160,6 +167,8 @@ class Dashboard(Changing):
 
     def _show_state(self) -> None:
         """Show the line of state, the tabs and the keys, which tell also of a silent router."""
+        if not self._is_there:
+            return
         now, view, width = self.clock(), self.board.view, self.size.width
         words = self.link.words(now, paused=view.paused)
         line = state_line(self.board.snapshot, self.source.url, words, width)

@@ -302,7 +302,7 @@ async def dashboard(
     router = router or FakeRouter()
     clock = Clock()
     app = Dashboard(router, interval=3600, clock=clock, wall=lambda: WALL, **more)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=size, notifications=True) as pilot:
         running = Running(app, pilot, router, clock)
         await app.look()
         await running.settle()

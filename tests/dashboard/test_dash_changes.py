@@ -32,7 +32,9 @@ def test_only_what_was_changed_is_sent_with_the_state_it_is_meant_for() -> None:
 )
 def test_what_is_no_number_is_not_sent(values: tuple[str, str]) -> None:
     with pytest.raises(Mistyped, match="is no"):
-        changes.resize("a", server(0), dict(zip(("capacity", "weight"), values)), write=False)
+        changes.resize(
+            "a", server(0), dict(zip(("capacity", "weight"), values, strict=True)), write=False
+        )
 
 
 def test_a_server_is_added_with_what_was_filled_in() -> None:

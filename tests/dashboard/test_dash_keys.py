@@ -21,7 +21,8 @@ WRITING = [key.keys.partition(",")[0] for key in KEYS if key.writes]
 async def test_moving_is_by_arrows_and_letters() -> None:
     async with dashboard(FakeRouter(50)) as running:
         for key, expected in (
-            ("j", 1), ("down", 2), ("k", 1), ("up", 0), ("G", 49), ("g", 0), ("end", 49), ("home", 0),
+            ("j", 1), ("down", 2), ("k", 1), ("up", 0),
+            ("G", 49), ("g", 0), ("end", 49), ("home", 0),
         ):  # fmt: skip
             await running.press(key)
             assert running.app.table.chosen is not None
@@ -97,7 +98,7 @@ async def test_w_shows_other_columns() -> None:
 
 @pytest.mark.parametrize(
     ("key", "text"),
-    [("1", "lowest score"), ("2", "drained"), ("3", "where the router runs"), ("4", "servers.toml:12")],
+    [("1", "lowest"), ("2", "drained"), ("3", "where the router runs"), ("4", "servers.toml:12")],
 )  # fmt: skip
 async def test_digits_open_the_tabs(key: str, text: str) -> None:
     async with dashboard() as running:
@@ -143,9 +144,9 @@ async def test_x_and_ctrl_s_write_files(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     async with dashboard() as running:
         await running.press("x", "ctrl+s")
-        (document,) = tmp_path.glob("*.json")
+        (document,) = sorted(tmp_path.glob("*.json"))  # noqa: ASYNC240
         assert json.loads(document.read_text())["policy"] == "least_load"
-        (picture,) = tmp_path.glob("*.svg")
+        (picture,) = sorted(tmp_path.glob("*.svg"))  # noqa: ASYNC240
         assert "<svg" in picture.read_text()
 
 
@@ -160,7 +161,7 @@ async def test_a_folder_that_cannot_be_written_is_said(
     monkeypatch.setattr(Path, "write_text", refuse)
     async with dashboard(size=(160, 40)) as running:
         await running.press("x")
-        assert "Permission denied" in running.text()
+        assert "cannot write" in running.text()
 
 
 async def test_the_help_has_every_key() -> None:
@@ -177,12 +178,12 @@ async def test_the_help_has_every_key() -> None:
 async def test_the_palette_finds_what_can_be_done_to_a_server() -> None:
     async with dashboard() as running:
         await running.press("ctrl+p")
-        await running.press(*"drain gpu-01")
+        await running.press(*"drain gpu-00")
         await running.pilot.pause(0.3)
         await running.press("down", "enter")
         await running.pilot.pause(0.2)
         await running.settle()
-        assert ("PATCH", "/router/backends/gpu-01", {"state": "drain"}) in running.router.sent
+        assert ("PATCH", "/router/backends/gpu-00", {"state": "drain"}) in running.router.sent
 
 
 async def test_q_and_ctrl_c_leave() -> None:
@@ -197,12 +198,12 @@ async def test_q_and_ctrl_c_leave() -> None:
 
 async def test_drain_and_enable_send_their_change_and_tell_of_it() -> None:
     async with dashboard() as running:
-        await running.press("j", "d", "e")
+        await running.press("d", "e")
         assert running.router.sent == [
-            ("PATCH", "/router/backends/gpu-01", {"state": "drain"}),
-            ("PATCH", "/router/backends/gpu-01", {"state": "enabled"}),
+            ("PATCH", "/router/backends/gpu-00", {"state": "drain"}),
+            ("PATCH", "/router/backends/gpu-00", {"state": "enabled"}),
         ]
-        assert "gpu-01 takes requests again" in running.text()
+        assert "gpu-00 takes requests again" in running.text()
         await running.press("2")
         assert "you" in running.text()
 

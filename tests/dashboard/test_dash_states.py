@@ -38,7 +38,7 @@ async def test_the_last_picture_of_a_router_that_is_gone_stays_with_its_age() ->
         running.router.error = None
         await running.pass_time(1)
         assert "LIVE" in running.screen()[0]
-        assert "connection refused" not in running.text()
+        assert "connection refused" not in running.screen()[1]
         assert not running.app.table.grey
 
 

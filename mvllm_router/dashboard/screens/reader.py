@@ -36,6 +36,9 @@ class Reader(ModalScreen[None]):
         yield page
 
     def on_mount(self) -> None:
+        self.call_after_refresh(self._show_first)
+
+    def _show_first(self) -> None:
         self.show(self._lines)
 
     def show(self, lines: Sequence[Line], *, grey: bool = False) -> None:
