@@ -86,8 +86,7 @@ async def test_the_dashboard_shows_a_real_router_that_comes_and_goes(
         async with http.post(f"{router.url}/v1/chat/completions", json=chat()) as answer:
             assert answer.status == 200
             await answer.read()
-        total = lambda: app.board.snapshot["requests"]["total"]  # noqa: E731
-        await until(lambda: total() == 1)
+        await until(lambda: app.board.snapshot["requests"]["total"] > 0)
         await pilot.press("d", "y")  # the only server of its model: it asks
         await until(lambda: router.pool.backends["s0"].draining)
         await pilot.press("e")
