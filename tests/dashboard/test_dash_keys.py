@@ -258,7 +258,10 @@ async def test_removing_asks_and_can_be_written_to_the_file() -> None:
         await running.press("D", "n")
         assert running.router.sent == []
         await running.press("D")
+        assert "servers.toml: no" in running.text()
         await running.pilot.click("#write")
+        await running.settle()
+        assert "servers.toml: yes" in running.text()
         await running.press("y")
         assert running.router.sent == [("DELETE", "/router/backends/gpu-00", {"write": True})]
 

@@ -13,7 +13,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,13 +29,13 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no pt
 class Terminal:
     """A command on a terminal of its own, which a test reads and types into."""
 
-    def __init__(self, words: tuple[str, ...], cwd: Path) -> None:
+    def __init__(self, words: tuple[str, ...], cwd: Path, program: Sequence[str]) -> None:
         self.master, slave = pty.openpty()
         self.resize(120, 36)
         env = environment(TERM="xterm-256color", TEXTUAL_ANIMATIONS="none")
         del env["COLUMNS"]  # the size is that of the terminal
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mvllm_router", *words],
+            [sys.executable, *program, *words],
             cwd=cwd,
             env=env,
             stdin=slave,
@@ -89,8 +90,10 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*words: str, cwd: Path) -> Iterator[Terminal]:
-    running = Terminal(words, cwd)
+def terminal(
+    *words: str, cwd: Path, program: Sequence[str] = ("-m", "mvllm_router")
+) -> Iterator[Terminal]:
+    running = Terminal(words, cwd, program)
     try:
         yield running
     finally:
@@ -154,8 +157,18 @@ def test_a_terminal_that_closes_stops_the_router(tmp_path: Path) -> None:
     with terminal("run", SERVER, "--port", "0", cwd=tmp_path) as shown:
         shown.read_until("LIVE")
         (router,) = shown.children()
-        shown.process.send_signal(signal.SIGHUP)
-        shown.end()
+        os.close(shown.master)
+        shown.master = os.open(os.devnull, os.O_RDONLY)
+        shown.process.wait(PATIENCE)
+        wait_for_end(router)
+
+
+def test_a_request_to_end_stops_the_router(tmp_path: Path) -> None:
+    with terminal("run", SERVER, "--port", "0", cwd=tmp_path) as shown:
+        shown.read_until("LIVE")
+        (router,) = shown.children()
+        shown.process.send_signal(signal.SIGTERM)
+        assert shown.end() == 0
         wait_for_end(router)
 
 
@@ -177,6 +190,35 @@ def test_a_router_that_dies_is_told_of_with_its_exit_code(tmp_path: Path) -> Non
         shown.type("q")
         assert shown.end() == 128 + 9
         assert "has ended by itself" in shown.seen
+
+
+# `router` with a dashboard that fails when it is to show what the router said.
+BROKEN = """
+from mvllm_router.cli import main
+from mvllm_router.dashboard.app import Dashboard
+
+def fail(self):
+    if self.board.snapshot:
+        raise RuntimeError("a mistake of ours")
+
+Dashboard._show_all = fail
+main("router")
+"""
+
+
+def test_a_dashboard_that_fails_leaves_the_router_running(tmp_path: Path) -> None:
+    with terminal("run", SERVER, "--port", "0", cwd=tmp_path, program=("-c", BROKEN)) as shown:
+        seen = shown.read_until("Ctrl-C stops it")
+        (router,) = shown.children()
+        assert is_alive(router)
+        found = re.search(r"goes on at (http://\S+);", seen + shown.seen)
+        assert found is not None
+        with urllib.request.urlopen(f"{found[1]}/health", timeout=PATIENCE) as answer:
+            assert answer.status == 200
+        shown.type("\x03")
+        assert shown.end() == 0
+        assert "stopped" in shown.seen
+        wait_for_end(router)
 
 
 def test_console_has_no_dashboard(tmp_path: Path) -> None:

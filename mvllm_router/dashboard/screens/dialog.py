@@ -16,6 +16,8 @@ from textual.widgets import Button, Checkbox, Input
 from mvllm_router.dashboard.lines import EMPTY, Line, plain
 from mvllm_router.dashboard.widgets.paint import Painted
 
+_WRITE = "also write it to servers.toml: {}"
+
 
 @dataclass(frozen=True, slots=True)
 class Field:
@@ -65,12 +67,13 @@ class Dialog(ModalScreen["Answer | None"]):
     def compose(self) -> ComposeResult:
         with Vertical(id="box") as box:
             box.border_title = self._title
-            yield self._painted([*(plain(line) for line in self._text), EMPTY])
+            if self._text:
+                yield self._painted([*(plain(line) for line in self._text), EMPTY])
             for field in self._fields:
                 yield self._painted([((field.label, "strong"), (f"  {field.hint}", "dim"))])
                 yield Input(field.value, id=f"field-{field.key}")
             if self._may_write:
-                yield Checkbox("also write it to servers.toml", id="write")
+                yield Checkbox(_WRITE.format("no"), id="write")
             with Horizontal(id="buttons"):
                 yield Button("Cancel", id="no")
                 yield Button(self._yes, id="yes", variant="primary" if self._fields else "error")
@@ -94,6 +97,11 @@ class Dialog(ModalScreen["Answer | None"]):
         }
         write = self._may_write and self.query_one("#write", Checkbox).value
         self.dismiss(Answer(values, write))
+
+    @on(Checkbox.Changed, "#write")
+    def _ticked(self, message: Checkbox.Changed) -> None:
+        # In words as well: a box differs from a ticked one in its colour only.
+        message.checkbox.label = _WRITE.format("yes" if message.value else "no")
 
     @on(Button.Pressed, "#no")
     def action_cancel(self) -> None:
