@@ -9,6 +9,7 @@ from mvllm_router.config.problems import printable
 
 Document = Mapping[str, Any]
 
+_ENDLESS = 1e18  # no figure of a router is that large, nor NaN, which is not below it either
 NOTHING = "–"  # what is not known: neither 0 nor empty
 
 
@@ -27,7 +28,7 @@ def number(document: Document, *path: str) -> float | None:
     found = look_up(document, *path)
     if isinstance(found, bool) or not isinstance(found, (int, float)):
         return None
-    return found
+    return found if abs(found) < _ENDLESS else None
 
 
 def text(document: Document, *path: str) -> str:

@@ -7,6 +7,7 @@ from datetime import datetime
 from mvllm_router.dashboard.document import NOTHING
 
 _STEPS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+_LAST_SECOND = 2.5e11  # in the year 9892: the calendar ends soon after
 _EIGHTHS = "▏▎▍▌▋▊▉"
 
 
@@ -101,7 +102,9 @@ def span(seconds: float | None) -> str:
 
 def clock(at: float | None) -> str:
     """Return wall-clock seconds as the local time of day."""
-    return NOTHING if at is None else datetime.fromtimestamp(at).strftime("%H:%M:%S")
+    if at is None or not 0 <= at < _LAST_SECOND:
+        return NOTHING
+    return datetime.fromtimestamp(at).strftime("%H:%M:%S")
 
 
 def bar(part: float, width: int) -> tuple[str, str]:

@@ -156,6 +156,10 @@ class Looking(Core):
         what = "1 request runs" if running == 1 else f"{running:.0f} requests run"
         self.push_screen(Quit(what), lambda answer: self.leave() if answer else None)
 
+    async def action_quit(self) -> None:
+        """Leave: what the palette calls it."""
+        self.action_leave()
+
     def leave(self) -> None:
         self.left_on_purpose = True
         self.exit()

@@ -193,6 +193,12 @@ async def test_q_and_ctrl_c_leave() -> None:
             assert running.app.left_on_purpose, key
 
 
+async def test_the_palette_leaves_as_q_does() -> None:
+    async with dashboard() as running:
+        await running.app.run_action("quit")
+        assert running.app.left_on_purpose
+
+
 # --- what changes the router
 
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from dash_kit import CONFIG, EXPLAINED, REQUESTS, in_state, request, server, snapshot, texts
 
 from mvllm_router.dashboard import panes
+from mvllm_router.dashboard.board import Board
+from mvllm_router.dashboard.columns import SETS, Row, layout, ordered
 from mvllm_router.dashboard.details import detail_lines
 from mvllm_router.dashboard.header import figure_lines, state_line
 from mvllm_router.dashboard.history import Point
@@ -83,3 +89,64 @@ def test_details_do_without_an_explanation() -> None:
 def test_details_of_a_server_that_is_not_used_say_why() -> None:
     text = "\n".join(texts(detail_lines(in_state(5, "down"), None, None)))
     assert "connection refused" in text
+
+
+# --- documents that are not what they should be
+
+
+def with_junk(document: Any, junk: object) -> Iterator[Any]:
+    """Yield the document with each of its values in turn replaced."""
+    yield junk
+    pairs = document.items() if isinstance(document, dict) else enumerate(document)
+    for key, value in list(pairs):
+        if isinstance(value, (dict, list)):
+            for changed in with_junk(value, junk):
+                copy = json.loads(json.dumps(document))
+                copy[key] = changed
+                yield copy
+        else:
+            copy = json.loads(json.dumps(document))
+            copy[key] = junk
+            yield copy
+
+
+JUNK = (None, "x", -5, 1e300, float("nan"), True, [], {}, [None], {"a": "\x1b[2J"})
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=repr)
+def test_no_document_fails_the_screen(junk: object) -> None:
+    shown = 0
+    for document in with_junk(snapshot(count=2), junk):
+        if not isinstance(document, dict):
+            continue  # what is no object is no answer of a router
+        board = Board()
+        board.take(snapshot(), 100.0)
+        board.take(document, 101.0)
+        rows = board.rows(101.0)
+        for name in SETS:
+            shape = layout(rows, 160, name)
+            lines = [shape.row(row) for row in ordered(rows, "p50", descending=True)]
+            lines += [shape.heading("", descending=False)]
+        lines += [line for row in rows for line in detail_lines(row.server, EXPLAINED, row.tokens)]
+        lines += [
+            state_line(document, "x", plain("LIVE"), 100),
+            *figure_lines(board.history.now, 90),
+        ]
+        assert not any("\x1b" in text_of(line) for line in lines)
+        shown += 1
+    assert shown > 80
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=repr)
+def test_no_list_fails_its_tab(junk: object) -> None:
+    for one in with_junk(REQUESTS[1], junk):
+        if isinstance(one, dict):
+            panes.request_lines([one], 120)
+    for config in with_junk(CONFIG, junk):
+        if isinstance(config, dict):
+            panes.config_lines(config, {})
+    for explained in with_junk(EXPLAINED, junk):
+        if isinstance(explained, dict):
+            detail_lines(server(0), explained, None)
+    panes.event_line({"at": junk, "kind": junk, "backend": junk, "message": junk})
+    assert Row({"name": junk}).name is not None
