@@ -70,6 +70,7 @@ class Changing(Looking):
             Field("url", "address", "", "such as http://gpu1:8000"),
             Field("name", "name", "", "may be left out"),
             Field("capacity", "capacity", "", "requests at once; left out, the engine is asked"),
+            Field("api_key", "API key", "", "that the server wants; may be left out", secret=True),
         )
         dialog = Dialog("Add a server", (), fields, yes="Add", may_write=True)
         self._ask(dialog, lambda answer: changes.add(answer.values, write=answer.write))

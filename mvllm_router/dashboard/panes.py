@@ -64,6 +64,8 @@ def _request_line(request: Document, model_width: int) -> Line:
     if error:
         return (*parts, (f"  {error}", _tone_of(status)))
     parts += _times(request)
+    if key := text(request, "key"):
+        parts.append((f"  {key}", "second"))
     if why := text(request, "why"):
         parts.append((f"  {why}", "dim"))
     return tuple(parts)

@@ -153,7 +153,7 @@ REQUESTS = [
         server=None,
         error="every attempt failed",
     ),
-    request(6, path="/v1/embeddings", model="bge-m3", ttft_seconds=None, completion_tokens=None),
+    request(6, key="alice", path="/v1/embeddings", model="bge-m3", completion_tokens=None),
 ]  # fmt: skip
 EVENTS = [
     {"number": 1, "at": WALL, "kind": "up", "backend": "gpu-00", "message": "up: passed"},

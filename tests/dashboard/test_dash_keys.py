@@ -254,8 +254,10 @@ async def test_what_is_no_number_is_not_sent() -> None:
 
 async def test_a_server_is_added() -> None:
     async with dashboard() as running:
-        await running.press("a", *"http://gpu9:8000", "tab", *"nine", "enter")
-        body = {"url": "http://gpu9:8000", "name": "nine"}
+        await running.press("a", *"http://gpu9:8000", "tab", *"nine", "tab", "tab", *"hidden")
+        assert "hidden" not in running.text()
+        await running.press("enter")
+        body = {"url": "http://gpu9:8000", "name": "nine", "api_key": "hidden"}
         assert running.router.sent == [("POST", "/router/backends", body)]
 
 

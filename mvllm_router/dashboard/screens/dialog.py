@@ -21,12 +21,16 @@ _WRITE = "also write it to servers.toml: {}"
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One line to fill in: its key in the answer, what is asked, and what stands there already."""
+    """One line to fill in: its key in the answer, what is asked, and what stands there already.
+
+    What is typed into a `secret` one is not shown.
+    """
 
     key: str
     label: str
     value: str = ""
     hint: str = ""
+    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Dialog(ModalScreen["Answer | None"]):
                 yield self._painted([*(plain(line) for line in self._text), EMPTY])
             for field in self._fields:
                 yield self._painted([((field.label, "strong"), (f"  {field.hint}", "dim"))])
-                yield Input(field.value, id=f"field-{field.key}")
+                yield Input(field.value, id=f"field-{field.key}", password=field.secret)
             if self._may_write:
                 yield Checkbox(_WRITE.format("no"), id="write")
             with Horizontal(id="buttons"):
