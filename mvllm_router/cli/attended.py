@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
@@ -16,6 +17,8 @@ from mvllm_router.dashboard.child import Announced, Child, DidNotStart
 
 # Seconds between two looks at a log that is printed.
 _TICK = 0.2
+# Seconds that the way out of the screen may take when there is no terminal any more.
+_GRACE = 2.0
 
 
 HANGUPS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
@@ -35,25 +38,32 @@ def run_attended(arguments: Sequence[str], log_file: str) -> None:
         log_file: where the router's log goes by its settings, "" for stderr.
     """
     child = Child(arguments, log_file)
-    _heed_hangups()
+    _heed_hangups(child)
     try:
         code = _attend(child)
     except _Hangup:
-        child.ask_to_stop()
         code = child.wait() or 0
     finally:
         child.close()
     raise typer.Exit(_as_exit_code(code))
 
 
-def _heed_hangups() -> None:
-    """Turn the end of the terminal and SIGTERM into an exception, from now on."""
+def _heed_hangups(child: Child) -> None:
+    """Let the end of the terminal and SIGTERM stop the router, from now on."""
 
     def hang_up(number: int, frame: FrameType | None) -> None:
+        _ignore_hangups()
+        child.ask_to_stop()
         raise _Hangup
 
     for number in HANGUPS:
         signal.signal(number, hang_up)
+
+
+def _ignore_hangups() -> None:
+    """Heed no second one: a shell may send its own, and a router asked twice ends at once."""
+    for number in HANGUPS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _attend(child: Child) -> int:
@@ -81,16 +91,36 @@ def _show(child: Child, announced: Announced) -> bool:
 
     # It is on this machine, and its certificate may be for the name of another one.
     source = HttpSource(announced.url, announced.key or None, verify=False)
-    app = Dashboard(source, log=child, signals=HANGUPS)
+    app = Dashboard(
+        source, log=child, signals=HANGUPS, on_hang_up=lambda: _end_without_screen(child)
+    )
     try:
         app.run()
     except Exception as error:  # whatever it is: the router has to go on
         if not app.hung_up:
             typer.echo(f"error: the dashboard failed: {error!r}", err=True)
-    _heed_hangups()  # the dashboard's event loop has taken its handlers with it
+    _heed_hangups(child)  # the dashboard's event loop has taken its handlers with it
     if app.hung_up:
+        _ignore_hangups()
         raise _Hangup
     return app.left_on_purpose
+
+
+def _end_without_screen(child: Child) -> None:
+    """Stop the router, and this process with it, though leaving the screen may never end.
+
+    Textual writes from a thread of its own. Where the terminal is gone that thread is too, and who
+    waits for it to take one more write waits for ever.
+    """
+    child.ask_to_stop()
+
+    def end() -> None:
+        code = child.wait() or 0
+        time.sleep(_GRACE)  # the usual way out is the better one
+        child.close()
+        os._exit(_as_exit_code(code))
+
+    threading.Thread(target=end, name="hang-up", daemon=True).start()
 
 
 def _in_plain_view(child: Child, url: str) -> int:

@@ -33,6 +33,7 @@ class Core(App[None]):
         read_only: bool = False,
         log: Log | None = None,
         signals: Sequence[signal.Signals] = (),
+        on_hang_up: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -43,6 +44,8 @@ class Core(App[None]):
             read_only: nothing is changed, whatever is pressed.
             log: that of a router which the dashboard has started, None for any other.
             signals: those that end the dashboard, so that the router behind it can be stopped.
+            on_hang_up: called at once when one of them comes: without a terminal, leaving the
+                screen may take for ever.
             clock: monotonic seconds.
             wall: wall-clock seconds.
         """
@@ -57,6 +60,7 @@ class Core(App[None]):
         self.left_on_purpose = False
         self.hung_up = False
         self._signals = signals
+        self._on_hang_up = on_hang_up
 
     def heed_signals(self) -> None:
         """Let the signals end the dashboard. Needs the running loop."""
@@ -67,8 +71,10 @@ class Core(App[None]):
                 return
 
     def _hang_up(self) -> None:
-        self.hung_up = True
-        self.exit()
+        if not self.hung_up:
+            self.hung_up = True
+            self._on_hang_up()
+            self.exit()
 
     @abstractmethod
     def show(self) -> None:
