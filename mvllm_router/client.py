@@ -12,6 +12,7 @@ from typing import Any
 _MAX_ANSWER = 32 * 1024 * 1024  # bytes; a server takes 2000 of them
 _DONE = (200, 201)
 _NOT_AUTHORISED = (401, 403)
+_DONE = (200, 201)  # and: something new is there
 # Of OpenSSL: the certificate is another host's, or another address's.
 _OTHER_NAME = (62, 64)
 
@@ -80,6 +81,13 @@ def send(
         Refused: it was understood, and not done.
     """
     status, document = _ask(_request(method, url, path, body, key), url, timeout)
+    return judge(url, status, document, key)
+
+
+def judge(
+    url: str, status: int, document: dict[str, Any] | None, key: str | None
+) -> dict[str, Any]:
+    """Return the object that a router answered with, or raise what `send` does."""
     said = _said(document)
     if status in _NOT_AUTHORISED:
         raise NotAuthorised(f"{url} answers: {said}" if said else f"{url} {_wants(key)}")

@@ -31,12 +31,13 @@ FLOORS = (
     {"api", "assembly"},
     {"server"},
     {"client", "sim"},
+    {"dashboard"},
     {"cli", "__main__"},
 )
 FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 
 # What stands higher and yet knows nothing of the house: they speak HTTP to it.
-APART = {"client": set(FLOORS[0]), "sim": {""}}
+APART = {"client": set(FLOORS[0]), "sim": {""}, "dashboard": {*FLOORS[0], "client"}}
 
 WITHOUT_LOOP = [name for floor in FLOORS[:3] for name in sorted(floor) if name != "tasks"]
 IO = {"asyncio", "aiohttp", "uvloop", "httptools", "watchfiles", "socket", "ssl", "urllib.request"}

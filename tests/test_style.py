@@ -77,7 +77,16 @@ def without_type(function: Function) -> Iterator[str]:
         yield "return"
 
 
-HEAVY = ("aiohttp", "asyncio", "uvloop", "prometheus_client", "watchfiles", "msgspec", "httptools")
+HEAVY = (
+    "textual",
+    "aiohttp",
+    "asyncio",
+    "uvloop",
+    "prometheus_client",
+    "watchfiles",
+    "msgspec",
+    "httptools",
+)
 
 
 def test_the_command_starts_without_what_only_a_running_router_needs() -> None:

@@ -11,6 +11,7 @@ from mvllm_router import __version__
 from mvllm_router.cli.options import (
     ROUTER,
     AdminKey,
+    Announce,
     ApiKey,
     AsJson,
     ConfigPath,
@@ -60,6 +61,12 @@ _RUN_EXAMPLES = (
     "router run http://gpu1:8000 http://gpu2:8000 --max-load 16 32\n\n"
     "router run --demo"
 )
+_TOP_HELP = (
+    "Show a running router full-screen: servers, load, latency, requests and events as they "
+    "happen.\n\n"
+    "Keys drain, enable, weigh, add and remove servers. `?` shows all of them."
+)
+_TOP_EXAMPLES = "Examples:\n\nrouter top\n\nrouter top https://router.example.com --read-only"
 _DRAIN_HELP = (
     "Let a server get no new requests, and wait until those that it has are finished.\n\n"
     "It stays drained until `router enable`, or until the router is started anew."
@@ -138,6 +145,7 @@ def run(
     log_level: LogLevel = None,
     log_format: LogFormat = None,
     log_file: LogFile = None,
+    announce: Announce = False,
 ) -> None:
     from mvllm_router.cli.run import run_router
 
@@ -153,7 +161,9 @@ def run(
         "log_file": log_file,
     }
     given = {name: value for name, value in flags.items() if value is not None}
-    run_router(servers or [], config, max_load or [], given, demo=demo)
+    run_router(
+        servers or [], config, max_load or [], given, demo=demo, console=console, announce=announce
+    )
 
 
 @app.command(rich_help_panel=_OBSERVE)
@@ -162,6 +172,22 @@ def status(url: RouterUrl = ROUTER, api_key: RouterKey = None, json: AsJson = Fa
     from mvllm_router.cli.status import show_status
 
     show_status(url, api_key, as_document=json)
+
+
+@app.command(rich_help_panel=_OBSERVE, help=_TOP_HELP, epilog=_TOP_EXAMPLES)
+def top(
+    url: RouterUrl = ROUTER,
+    api_key: RouterKey = None,
+    admin_key: AdminKey = None,
+    interval: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", min=0.2, max=60, help="Seconds between two looks."),
+    ] = 1.0,
+    read_only: Annotated[bool, flag("--read-only", help="Change nothing, only look.")] = False,
+) -> None:
+    from mvllm_router.cli.top import show_dashboard
+
+    show_dashboard(url, admin_key or api_key, interval=interval, read_only=read_only)
 
 
 @app.command(rich_help_panel=_OBSERVE, help=_EXPLAIN_HELP, epilog=_EXPLAIN_EXAMPLES)

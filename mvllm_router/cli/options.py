@@ -121,6 +121,10 @@ Console = Annotated[
         rich_help_panel=_LOGGING,
     ),
 ]
+# For the dashboard of `router run`, which starts the router in this way.
+Announce = Annotated[
+    bool, flag("--announce", help="Tell a dashboard where it listens.", hidden=True)
+]
 LogLevel = Annotated[
     Optional[str],  # noqa: UP045
     _setting(

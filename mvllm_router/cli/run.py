@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -22,6 +24,9 @@ from mvllm_router.config import (
     key_digest,
     load,
 )
+
+if TYPE_CHECKING:
+    from mvllm_router.server import Router
 
 log = logging.getLogger("mvllm_router")
 
@@ -43,8 +48,10 @@ def run_router(
     flags: Mapping[str, str],
     *,
     demo: bool,
+    console: bool,
+    announce: bool,
 ) -> None:
-    """Load the configuration and run until stopped.
+    """Load the configuration and run until stopped, on a terminal behind a dashboard.
 
     Args:
         arguments: URLs; after `--max-load 16`, further bare numbers belong to it.
@@ -52,6 +59,8 @@ def run_router(
         max_load: the numbers of `--max-load`.
         flags: settings given as options, by their name in the file.
         demo: add the simulated servers.
+        console: no dashboard.
+        announce: this is the router of a dashboard; see `mvllm_router.cli.announce`.
     """
     urls = [text for text in arguments if not (max_load and text.isdecimal())]
     loads = [*max_load, *(int(text) for text in arguments if text not in urls)]
@@ -71,14 +80,31 @@ def run_router(
     except ConfigError as error:
         problems(str(error))
         raise typer.Exit(Exit.USAGE) from None
+    if not console and not announce:
+        from mvllm_router.cli.attended import is_attended, run_attended
+
+        if is_attended():
+            return run_attended(sys.argv[1:], config.settings.log_file)
     _configure_logs(config)
+    tell: Callable[[Router], None] | None = None
+    if announce:
+        from mvllm_router.cli.announce import announcer, with_key
+
+        config, reread, key = with_key(config, reread)
+        tell = announcer(key)
     if not demo:
-        return _serve(config, reread if path else None)
+        return _serve(config, reread if path else None, tell)
     from mvllm_router.cli.demo import start_demo
 
-    config, key = _with_demo_key(config)
-    with start_demo(key) as servers:
-        return _serve(_with_demo(config, servers.servers), None, servers.go)
+    config, demo_key = _with_demo_key(config)
+    with start_demo(demo_key) as servers:
+
+        def started(router: Router) -> None:
+            if tell:
+                tell(router)
+            servers.go(router.url)
+
+        return _serve(_with_demo(config, servers.servers), None, started)
 
 
 def _with_demo_key(config: Config) -> tuple[Config, str | None]:
@@ -126,7 +152,7 @@ def _configure_logs(config: Config) -> None:
 def _serve(
     config: Config,
     reread: Callable[[], Config] | None,
-    started: Callable[[str], None] | None = None,
+    started: Callable[[Router], None] | None = None,
 ) -> None:
     from mvllm_router.server import CannotListen, Router, run
 
@@ -137,7 +163,7 @@ def _serve(
         async def announce() -> None:
             _greet(router.url, config)
             if started:
-                started(router.url)
+                started(router)
 
         # In this order: who reads that it runs may stop it, and signals must be heeded by then.
         await asyncio.gather(router.serve_until_stopped(), announce())

@@ -45,16 +45,16 @@ def test_scripts_that_are_named_exist() -> None:
 
 def test_the_first_screen_has_a_picture_an_installation_a_command_and_a_request() -> None:
     screen = "\n".join(text_of("README.md").splitlines()[:FIRST_SCREEN])
-    for part in ("docs/status.svg", "pip install mvllm-router", "router run --demo", "curl "):
+    for part in ("docs/dashboard.svg", "pip install mvllm-router", "router run --demo", "curl "):
         assert part in screen
     assert 5 <= len(re.findall(r"^- ", screen, re.MULTILINE)) <= 7
 
 
 def test_the_picture_shows_the_demo_and_loads_nothing_from_elsewhere() -> None:
-    source = text_of("docs/status.svg")
+    source = text_of("docs/dashboard.svg")
     root = ElementTree.fromstring(source)
     shown = "".join(root.itertext()).replace("\N{NO-BREAK SPACE}", " ")
-    for text in ("router status", "big-gpu", "old-gpu", "workstation", "● up", "ttft p50"):
+    for text in ("router run --demo", "big-gpu", "old-gpu", "workstation", "● up", "TTFT p50"):
         assert text in shown
     assert "url(http" not in source
     assert "@import" not in source
@@ -68,4 +68,4 @@ def test_lines_of_prose_fit_a_screen() -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no such bit there")
 def test_scripts_can_be_run() -> None:
-    assert (ROOT / "scripts" / "still").stat().st_mode & 0o111
+    assert (ROOT / "scripts" / "picture").stat().st_mode & 0o111

@@ -20,6 +20,7 @@ from mvllm_router.config import (
     Setting,
 )
 from mvllm_router.config.rules import plain
+from mvllm_router.dashboard.keys import KEYS
 from mvllm_router.engines import ENGINES
 from mvllm_router.engines import get as get_engine
 from mvllm_router.errors import RouterError
@@ -119,3 +120,8 @@ def test_every_state_of_a_server_stands_in_the_table() -> None:
     table = section(text_of("docs/operations.md"), "Health and states")
     of_those_up = ["resting", "open", "half-open", "drain"]
     assert first_cells(table) == [state.value for state in State] + of_those_up
+
+
+def test_every_key_of_the_dashboard_stands_in_the_table() -> None:
+    table = section(text_of("docs/dashboard.md"), "Keys")
+    assert rows(table) == [f"| `{key.shown}` | {key.help} |" for key in KEYS]

@@ -1,0 +1,20 @@
+"""`router top`: the dashboard of any running router."""
+
+from __future__ import annotations
+
+from mvllm_router.cli.attended import is_attended
+from mvllm_router.cli.output import Exit, fail
+
+
+def show_dashboard(url: str, key: str | None, *, interval: float, read_only: bool) -> None:
+    """Show a running router until the person leaves; a router that is gone is waited for."""
+    if not is_attended():
+        hint = "`router status` prints once, and `router status --json` for programs"
+        fail("the dashboard needs a terminal", Exit.USAGE, hint=hint)
+    from mvllm_router.dashboard.app import Dashboard
+    from mvllm_router.dashboard.source import HttpSource
+
+    app = Dashboard(HttpSource(url, key), interval=interval, read_only=read_only)
+    app.run()
+    if not app.left_on_purpose:
+        fail("the dashboard has failed; the router was not touched", Exit.FAILED)

@@ -1,0 +1,140 @@
+"""What a person asks the router to change: requests of its admin API. Plain, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+from mvllm_router.dashboard.document import Document, look_up, number
+
+_WEIGHT_STEP = 0.1
+_LEAST_WEIGHT = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One request; `done` says what has happened when it went well. `match` is an ETag."""
+
+    method: str
+    path: str
+    body: Mapping[str, Any]
+    done: str
+    server: str = ""
+    match: str | None = field(default=None)
+
+
+class Mistyped(ValueError):
+    """What was typed is no such value; the message says what is expected."""
+
+
+def _path(name: str) -> str:
+    return f"/router/backends/{quote(name, safe='')}"
+
+
+def drain(name: str) -> Change:
+    body = {"state": "drain"}
+    return Change("PATCH", _path(name), body, "gets no new requests; those that run finish", name)
+
+
+def enable(name: str) -> Change:
+    return Change("PATCH", _path(name), {"state": "enabled"}, "takes requests again", name)
+
+
+def weigh(name: str, server: Document, steps: int) -> Change:
+    """Raise or lower a weight by tenths; it stays above nothing."""
+    weight = (number(server, "weight") or 1.0) + steps * _WEIGHT_STEP
+    weight = max(_LEAST_WEIGHT, round(weight, 2))
+    return Change("PATCH", _path(name), {"weight": weight}, f"has the weight {weight:g}", name)
+
+
+def resize(name: str, server: Document, values: Mapping[str, str], *, write: bool) -> Change:
+    """Change capacity and weight to what was typed; what was left as it is, is left out.
+
+    Raises:
+        Mistyped: it is no number, or nothing was changed.
+    """
+    body: dict[str, Any] = {}
+    words = []
+    if values["capacity"] and _count(values["capacity"]) != number(
+        server, "max_concurrent_requests"
+    ):
+        body["max_concurrent_requests"] = _count(values["capacity"])
+        words.append(f"the capacity {values['capacity']}")
+    if values["weight"] and _weight(values["weight"]) != number(server, "weight"):
+        body["weight"] = _weight(values["weight"])
+        words.append(f"the weight {body['weight']:g}")
+    if not body:
+        raise Mistyped("nothing was changed")
+    body |= _writing(write)
+    match = look_up(server, "etag")
+    tag = match if isinstance(match, str) else None
+    return Change("PATCH", _path(name), body, f"has {' and '.join(words)}", name, tag)
+
+
+def add(values: Mapping[str, str], *, write: bool) -> Change:
+    """Add a server.
+
+    Raises:
+        Mistyped: the address or a number is none.
+    """
+    url = values["url"]
+    if not url:
+        raise Mistyped("an address is needed, such as http://gpu1:8000")
+    body: dict[str, Any] = {"url": url if "://" in url else f"http://{url}"}
+    for key in ("name", "engine", "api_key"):
+        if values.get(key):
+            body[key] = values[key]
+    if values.get("capacity"):
+        body["max_concurrent_requests"] = _count(values["capacity"])
+    body |= _writing(write)
+    return Change("POST", "/router/backends", body, "was added", values.get("name") or url)
+
+
+def remove(name: str, *, write: bool) -> Change:
+    return Change("DELETE", _path(name), _writing(write), "was removed", name)
+
+
+def reload() -> Change:
+    return Change("POST", "/router/reload", {}, "configuration read again")
+
+
+def _writing(write: bool) -> dict[str, Any]:
+    return {"write": True} if write else {}
+
+
+def _count(typed: str) -> int:
+    if not typed.isdecimal() or int(typed) < 1:
+        raise Mistyped(f"`{typed}` is no number of requests: 1 or more")
+    return int(typed)
+
+
+def _weight(typed: str) -> float:
+    try:
+        weight = float(typed)
+    except ValueError:
+        weight = 0.0
+    if not 0 < weight < float("inf"):
+        raise Mistyped(f"`{typed}` is no weight: a number above 0")
+    return weight
+
+
+def outcome(change: Change, answer: Document) -> str:
+    """Say what a change came to, in one line for a toast and for the events."""
+    words = f"{change.server} {change.done}".strip()
+    changed = look_up(answer, "changed")
+    if isinstance(changed, Mapping):
+        words += f": {_changed(changed)}"
+    if isinstance(written := look_up(answer, "written"), str):
+        words += f"; written to {written}"
+    return words
+
+
+def _changed(changed: Mapping[str, Any]) -> str:
+    parts = []
+    for key, value in changed.items():
+        if value:
+            names = ", ".join(map(str, value))
+            parts.append(f"{key.replace('_', ' ')}: {names}")
+    return "; ".join(parts) or "nothing has changed"

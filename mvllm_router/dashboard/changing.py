@@ -1,0 +1,144 @@
+"""What the keys do that change the router. Each ends in a toast and in a line of the events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mvllm_router.client import NotAuthorised, Refused, Unreachable
+from mvllm_router.config.problems import printable
+from mvllm_router.dashboard import changes
+from mvllm_router.dashboard.board import only_server_of
+from mvllm_router.dashboard.changes import Change, Mistyped
+from mvllm_router.dashboard.document import Document, number, text
+from mvllm_router.dashboard.looking import Looking
+from mvllm_router.dashboard.screens.dialog import Answer, Dialog, Field
+from mvllm_router.dashboard.source import hint_for
+
+
+class Changing(Looking):
+    """Drain, enable, weight, capacity, add, remove, reload."""
+
+    def action_drain(self) -> None:
+        self._to_chosen(self.action_drain_of)
+
+    def action_drain_of(self, name: str) -> None:
+        """Drain a server; ask once when a model would be left without any."""
+        if self._is_refused():
+            return
+        models = only_server_of(self.board.servers, name)
+        if not models:
+            self._do(changes.drain(name))
+            return
+        lines = (
+            f"No other server that is up has {_some(models)}.",
+            "Requests for that are refused until one has it.",
+        )
+        self._ask(Dialog(f"Drain {name}?", lines, yes="Drain"), lambda _: changes.drain(name))
+
+    def action_enable(self) -> None:
+        self._to_chosen(self.action_enable_of)
+
+    def action_enable_of(self, name: str) -> None:
+        if not self._is_refused():
+            self._do(changes.enable(name))
+
+    def action_weigh(self, steps: int) -> None:
+        server = self.chosen_server()
+        if server is not None and not self._is_refused():
+            self._do(changes.weigh(text(server, "name"), server, steps))
+
+    def action_capacity(self) -> None:
+        server = self.chosen_server()
+        if server is None or self._is_refused():
+            return
+        name = text(server, "name")
+        asked = number(server, "max_concurrent_requests")
+        fields = (
+            Field("capacity", "capacity", f"{asked:g}" if asked else "", _shown_capacity(server)),
+            Field("weight", "weight", f"{number(server, 'weight') or 1:g}", "a number above 0"),
+        )
+        dialog = Dialog(f"Capacity of {name}", (), fields, yes="Change", may_write=True)
+        self._ask(
+            dialog,
+            lambda answer: changes.resize(name, server, answer.values, write=answer.write),
+        )
+
+    def action_add(self) -> None:
+        if self._is_refused():
+            return
+        fields = (
+            Field("url", "address", "", "such as http://gpu1:8000"),
+            Field("name", "name", "", "may be left out"),
+            Field("capacity", "capacity", "", "requests at once; left out, the engine is asked"),
+            Field("api_key", "API key", "", "that the server wants; may be left out", secret=True),
+        )
+        dialog = Dialog("Add a server", (), fields, yes="Add", may_write=True)
+        self._ask(dialog, lambda answer: changes.add(answer.values, write=answer.write))
+
+    def action_remove(self) -> None:
+        self._to_chosen(self.action_remove_of)
+
+    def action_remove_of(self, name: str) -> None:
+        if self._is_refused():
+            return
+        lines = ["It gets no new requests; those that run on it finish."]
+        if models := only_server_of(self.board.servers, name):
+            lines.append(f"No other server that is up has {_some(models)}.")
+        dialog = Dialog(f"Remove {name}?", lines, yes="Remove", may_write=True)
+        self._ask(dialog, lambda answer: changes.remove(name, write=answer.write))
+
+    def action_reload(self) -> None:
+        if self._is_refused():
+            return
+        lines = ("The router reads its file again.", "A file with a mistake changes nothing.")
+        self._ask(Dialog("Reload?", lines, yes="Reload"), lambda _: changes.reload())
+
+    # --- how it is done
+
+    def _to_chosen(self, action: Callable[[str], None]) -> None:
+        row = self.table.chosen
+        if row is not None:
+            action(row.name)
+
+    def _is_refused(self) -> bool:
+        """Say so where nothing may be changed."""
+        if self.read_only:
+            self.tell("this dashboard only looks (--read-only)", is_error=True)
+        return self.read_only
+
+    def _ask(self, dialog: Dialog, make: Callable[[Answer], Change]) -> None:
+        def answered(answer: Answer | None) -> None:
+            if answer is None:
+                return
+            try:
+                self._do(make(answer))
+            except Mistyped as error:
+                self.tell(str(error), is_error=True)
+
+        self.push_screen(dialog, answered)
+
+    def _do(self, change: Change) -> None:
+        self.run_worker(self._send(change), group="change")
+
+    async def _send(self, change: Change) -> None:
+        try:
+            answer = await self.source.send(change.method, change.path, change.body, change.match)
+        except (Unreachable, NotAuthorised, Refused) as error:
+            hint = hint_for(error)
+            words = printable(str(error)) + (f" ({hint})" if hint else "")
+            self.tell(f"{change.server} {words}".strip(), is_error=True)
+            self.record(change.server, f"not done: {words}")
+        else:
+            words = printable(changes.outcome(change, answer))
+            self.tell(words)
+            self.record("", words)
+        self.look_now()
+
+
+def _some(models: list[str]) -> str:
+    more = f" and {len(models) - 2} more" if len(models) > 2 else ""
+    return ", ".join(models[:2]) + more
+
+
+def _shown_capacity(server: Document) -> str:
+    return f"requests at once; now {number(server, 'max_capacity') or 0:g}"

@@ -1,0 +1,199 @@
+"""All about one server: why it gets requests or not, with the arithmetic."""
+
+from __future__ import annotations
+
+from mvllm_router.dashboard import figures
+from mvllm_router.dashboard.columns import Row as TableRow
+from mvllm_router.dashboard.columns import load_of, tone_of_load
+from mvllm_router.dashboard.document import NOTHING, Document, entries, number, text, texts
+from mvllm_router.dashboard.lines import EMPTY, Line, Part, plain
+from mvllm_router.dashboard.states import look, state_cell
+
+_NAME = 12  # columns for what stands at the left
+_BAR = 24
+# What each state means for requests, in a sentence.
+_MEANS = {
+    "up": "it takes requests",
+    "resting": "it said that it is busy, and is asked again when no other server has room",
+    "drain": "an operator drains it: no new requests, those that run finish",
+    "half-open": "requests to it failed; the next one is a trial that decides",
+    "open": "requests to it failed; it is left out until a trial is due",
+    "down": "its health checks fail, or nobody listens there",
+    "loading": "it answers, but still loads its model",
+    "checking": "it has not been asked yet",
+}
+
+
+def detail_lines(server: Document, explained: Document | None, tokens: float | None) -> list[Line]:
+    """Return the page about a server.
+
+    Args:
+        explained: what POST /router/explain answered for its first model, None where it did not.
+        tokens: per second.
+    """
+    state = text(server, "state")
+    lines: list[Line] = [
+        _title(server),
+        EMPTY,
+        ((f"{_MEANS.get(state, state)}", look(state).tone), *_because(server)),
+        EMPTY,
+        *_choosing(server, explained),
+        EMPTY,
+        _named("load", *_load(server)),
+        _named("kv cache", *_cache(server)),
+        *_latency(server),
+        _named("traffic", *_traffic(server, tokens)),
+        _named("circuit", *_circuit(server)),
+        _named("health", *_health(server)),
+        _named("models", (", ".join(texts(server, "models")) or NOTHING, "plain")),
+        _named("settings", *_settings(server)),
+    ]
+    return lines
+
+
+def _named(name: str, *parts: Part) -> Line:
+    return ((f"{name:<{_NAME}}", "dim"), *parts)
+
+
+def _title(server: Document) -> Line:
+    engine = " ".join(filter(None, (text(server, "engine"), text(server, "engine_version"))))
+    since = number(server, "state_seconds")
+    return (
+        (text(server, "name"), "strong"),
+        (f"   {text(server, 'url')}   ", "accent"),
+        (f"{engine or NOTHING}   ", "plain"),
+        *state_cell(server),
+        (f" for {figures.span(since)}" if since is not None else "", "plain"),
+    )
+
+
+def _because(server: Document) -> Line:
+    reason = text(server, "reason")
+    return ((f": {reason}", "plain"),) if reason and text(server, "state") != "up" else ()
+
+
+def _choosing(server: Document, explained: Document | None) -> list[Line]:
+    """Return the score, and the place among the servers of its model."""
+    if explained is None:
+        return [_named("score", (_arithmetic(server), "strong"))]
+    candidates = entries(explained, "candidates")
+    name = text(server, "name")
+    model = text(explained, "model")
+    lines: list[Line] = [
+        _named(
+            "next for",
+            (model or "any model", "strong"),
+            (f"   {text(explained, 'policy')}", "accent"),
+        )
+    ]
+    for candidate in candidates[:_CANDIDATES]:
+        lines.append(_candidate(candidate, name, text(explained, "chosen")))
+    if len(candidates) > _CANDIDATES:
+        more = len(candidates) - _CANDIDATES
+        lines.append(_named("", (f"  and {more} more", "dim")))
+        if not any(text(one, "name") == name for one in candidates[:_CANDIDATES]):
+            own = [one for one in candidates if text(one, "name") == name]
+            lines += [_candidate(one, name, text(explained, "chosen")) for one in own]
+    return lines
+
+
+_CANDIDATES = 8
+
+
+def _candidate(candidate: Document, name: str, chosen: str) -> Line:
+    own = text(candidate, "name")
+    eligible = candidate.get("eligible") is True
+    mark = "→" if own == chosen and own else " "
+    tone = "strong" if own == name else "plain"
+    return _named(
+        "",
+        (f"{mark} ", "good"),
+        (f"{own:<16} ", tone if eligible else "dim"),
+        (f"{text(candidate, 'arithmetic'):<26} ", tone if eligible else "dim"),
+        (text(candidate, "reason"), "plain" if eligible else "warn"),
+    )
+
+
+def _arithmetic(server: Document) -> str:
+    """Write the score of `least_load` out, from what the snapshot says."""
+    running, waiting = number(server, "running"), number(server, "waiting")
+    capacity, score = number(server, "max_capacity"), number(server, "score")
+    if None in (running, waiting, capacity, score):
+        return figures.decimal(score)
+    return f"({running:g} + 0.5·{waiting:g}) / {capacity:g} = {score:.2f}"
+
+
+def _load(server: Document) -> Line:
+    load = load_of(TableRow(server))
+    running, waiting = number(server, "running"), number(server, "waiting")
+    words = (
+        f"{figures.whole(running)} running, {figures.whole(waiting)} waiting of "
+        f"{figures.compact(number(server, 'max_capacity'))}, "
+        f"{figures.whole(number(server, 'in_flight'))} of them from here"
+    )
+    if load is None:
+        return plain(words)
+    filled, rest = figures.bar(load, _BAR)
+    return ((filled, tone_of_load(load)), (rest, "dim"), (f" {words}", "plain"))
+
+
+def _cache(server: Document) -> Line:
+    kv = number(server, "detailed_metrics", "gpu_cache_usage_perc")
+    return plain(f"{figures.share(kv)} in use" if kv is not None else NOTHING)
+
+
+def _latency(server: Document) -> list[Line]:
+    lines = []
+    for name, key in (
+        ("first token", "ttft_seconds"),
+        ("next tokens", "inter_token_seconds"),
+        ("answers", "duration_seconds"),
+    ):
+        half, most = number(server, key, "p50"), number(server, key, "p99")
+        if half is not None:
+            words = f"p50 {figures.latency(half):<9} p99 {figures.latency(most)}"
+            lines.append(_named(name, (words, "plain")))
+    return lines or [_named("latency", ("nothing measured lately", "dim"))]
+
+
+def _traffic(server: Document, tokens: float | None) -> Line:
+    errors = number(server, "errors")
+    return (
+        (f"{figures.compact(number(server, 'requests'))} requests   ", "plain"),
+        (f"{figures.compact(errors)} errors   ", "warn" if errors else "plain"),
+        (f"{figures.compact(number(server, 'retries'))} retries   ", "plain"),
+        (f"{figures.rate(tokens)} tok/s   ", "plain"),
+        (f"{figures.compact(number(server, 'tokens_out'))} tokens out", "plain"),
+    )
+
+
+def _circuit(server: Document) -> Line:
+    state = text(server, "circuit", "state") or NOTHING
+    failures = figures.whole(number(server, "circuit", "failures"))
+    words = f"   {failures} failures in a row, opens at "
+    words += figures.whole(number(server, "circuit", "opens_at"))
+    if trial := number(server, "circuit", "trial_in_seconds"):
+        words += f", next trial in {figures.age(trial)}"
+    if openings := number(server, "circuit", "openings"):
+        words += f", opened {openings:.0f} times"
+    return ((state, "good" if state == "closed" else "bad"), (words, "plain"))
+
+
+def _health(server: Document) -> Line:
+    words = text(server, "health_status") or NOTHING
+    if progress := text(server, "progress"):
+        words += f" ({progress})"
+    seen = number(server, "sample_age_seconds")
+    metrics = f"   metrics read {figures.age(seen)} ago" if seen is not None else ""
+    rest = number(server, "resting_seconds")
+    resting = f"   rests for {figures.age(rest)} more" if rest else ""
+    reason = text(server, "reason")
+    return plain(f"{words}{metrics}{resting}{f'   {reason}' if reason else ''}")
+
+
+def _settings(server: Document) -> Line:
+    asked = number(server, "max_concurrent_requests")
+    tags = " ".join(texts(server, "tags"))
+    words = f"weight {figures.decimal(number(server, 'weight'))}   capacity "
+    words += f"{asked:g} as configured" if asked else "as the engine says"
+    return plain(words + (f"   tags {tags}" if tags else ""))

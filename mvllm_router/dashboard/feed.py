@@ -1,0 +1,101 @@
+"""Brings the board up to date: one look at the router, and only what is new of its lists."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from mvllm_router.client import NotAuthorised, Refused, Unreachable
+from mvllm_router.dashboard.board import KEPT, Board
+from mvllm_router.dashboard.document import Document, entries, number, text, texts
+from mvllm_router.dashboard.link import Link
+from mvllm_router.dashboard.source import Source, hint_for
+
+_NOT_FOUND = (400, 404, 405)  # what an older router says to routes that it does not have
+
+
+class Feed:
+    """Asks the source for what the board lacks. Its errors end in the link, and nowhere else."""
+
+    def __init__(
+        self, source: Source, board: Board, link: Link, clock: Callable[[], float]
+    ) -> None:
+        self._source = source
+        self._board = board
+        self._link = link
+        self._clock = clock
+        self._lacking: set[str] = set()
+
+    def lacks(self, route: str) -> bool:
+        """Return whether the router said that it has no such route."""
+        return route in self._lacking
+
+    async def look(self, tab: str, details: str = "") -> Document | None:
+        """Take one look: the snapshot, the events, and what the open tab shows.
+
+        Args:
+            tab: the tab that is open; of requests and settings there is much.
+            details: the server whose page is open, "" for none.
+
+        Returns:
+            What the router explains of that server's model, None where it does not.
+        """
+        try:
+            snapshot = await self._source.get("/router/snapshot")
+            if not isinstance(snapshot.get("servers"), list):
+                raise Unreachable(f"{self._source.url} answers, but not as a router does")
+            before = self._link.last
+            self._board.take(snapshot, self._clock())
+            if before is None or self._link.failures:
+                self._lacking.clear()  # it may be another version of the router
+            self._link.succeeded(self._clock())
+            await self._events(snapshot)
+            if tab == "requests":
+                await self._requests(snapshot)
+            elif tab == "config":
+                await self._config()
+            return await self._explained(details) if details else None
+        except (Unreachable, NotAuthorised, Refused) as error:
+            self._link.failed(str(error), hint_for(error))
+            return None
+
+    async def _events(self, snapshot: Document) -> None:
+        newest = number(snapshot, "events_number")
+        ring = self._board.events
+        if newest is None:
+            ring.extend(entries(snapshot, "events"))
+        elif newest > ring.newest:
+            path = f"/router/events?stream=0&after={ring.newest}"
+            answer = await self._try("events", lambda: self._source.get(path))
+            ring.extend(entries(answer or snapshot, "events"))
+
+    async def _requests(self, snapshot: Document) -> None:
+        newest = number(snapshot, "requests_number")
+        ring = self._board.requests
+        if newest is not None and newest <= ring.newest:
+            return
+        path = f"/router/requests?limit={KEPT}&after={ring.newest}"
+        answer = await self._try("requests", lambda: self._source.get(path))
+        ring.extend(entries(answer or {}, "requests"))
+
+    async def _config(self) -> None:
+        self._board.config = await self._try("config", lambda: self._source.get("/router/config"))
+
+    async def _explained(self, name: str) -> Document | None:
+        server = self._board.server(name)
+        models = texts(server, "models") if server else []
+        body = {"model": models[0]} if models else {}
+        answer = await self._try(
+            "explain", lambda: self._source.send("POST", "/router/explain", body)
+        )
+        return answer if answer and text(answer, "policy") else None
+
+    async def _try(self, route: str, ask: Callable[[], Awaitable[Document]]) -> Document | None:
+        """Ask for what an older router does not have; it is not asked for that again."""
+        if route in self._lacking:
+            return None
+        try:
+            return await ask()
+        except Refused as error:
+            if error.status in _NOT_FOUND:
+                self._lacking.add(route)
+            return None

@@ -1,0 +1,70 @@
+"""Follows the log file of a router that the dashboard has started."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from pathlib import Path
+from typing import Protocol
+
+KEPT = 2000  # lines
+_CHUNK = 256 * 1024  # bytes of one look: a log that runs away does not stop the screen
+_FROM_END = 64 * 1024  # bytes of a file that was there before
+
+
+class Log(Protocol):
+    """A router's log, and whether it still runs."""
+
+    def lines(self) -> list[str]: ...
+
+    def exit_code(self) -> int | None: ...
+
+
+class Tail:
+    """The new lines of a file that grows, and that is put aside for a new one now and then."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._inode: int | None = None
+        self._place = 0
+        self._rest = b""
+
+    def read(self) -> list[str]:
+        """Return the whole lines that have come since; none while there is no file."""
+        try:
+            with self._path.open("rb") as file:
+                found = os.fstat(file.fileno())
+                self._find_place(found.st_ino, found.st_size)
+                file.seek(self._place)
+                chunk = file.read(_CHUNK)
+        except FileNotFoundError:
+            return []
+        self._place += len(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        return [line.decode(errors="replace") for line in lines]
+
+    def _find_place(self, inode: int, size: int) -> None:
+        if self._inode is None:
+            self._place = max(0, size - _FROM_END)
+        elif inode != self._inode or size < self._place:
+            self._place, self._rest = 0, b""
+        self._inode = inode
+
+
+class Kept:
+    """The last lines of some tails."""
+
+    def __init__(self, *tails: Tail) -> None:
+        self._tails = tails
+        self._lines: deque[str] = deque(maxlen=KEPT)
+
+    def read(self) -> list[str]:
+        """Return the lines that are new, and keep them."""
+        new = [line for tail in self._tails for line in tail.read()]
+        self._lines.extend(new)
+        return new
+
+    def lines(self) -> list[str]:
+        """Return all lines that are kept, oldest first."""
+        self.read()
+        return list(self._lines)

@@ -1,0 +1,1 @@
+"""What opens above the dashboard: details, dialogs, help and the commands of the palette."""

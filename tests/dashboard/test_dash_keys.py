@@ -1,0 +1,348 @@
+"""Every key of the dashboard does what the help says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from dash_kit import FakeRouter, dashboard, request
+from textual.widgets import Input
+
+from mvllm_router.client import Refused
+from mvllm_router.dashboard.keys import KEYS, MOVES
+from mvllm_router.dashboard.screens.dialog import Dialog
+from mvllm_router.dashboard.screens.reader import Details, Reader, help_lines
+from mvllm_router.dashboard.widgets.chart import Chart
+
+WRITING = [key.keys.partition(",")[0] for key in KEYS if key.writes]
+
+
+async def test_moving_is_by_arrows_and_letters() -> None:
+    async with dashboard(FakeRouter(50)) as running:
+        for key, expected in (
+            ("j", 1), ("down", 2), ("k", 1), ("up", 0),
+            ("G", 49), ("g", 0), ("end", 49), ("home", 0),
+        ):  # fmt: skip
+            await running.press(key)
+            assert running.app.table.chosen is not None
+            assert running.app.table.chosen.name == f"gpu-{expected:02}", key
+        await running.press("pagedown")
+        assert running.app.table.chosen.name > "gpu-05"
+
+
+async def test_enter_opens_the_details_and_escape_closes_them() -> None:
+    async with dashboard() as running:
+        await running.press("j", "enter")
+        await running.pass_time(1)
+        assert isinstance(running.app.screen, Details)
+        assert "(7 + 0.5·1) / 32 = 0.23" in running.text()
+        await running.press("escape")
+        assert "Requests" in running.text()
+
+
+async def test_a_filter_is_typed_kept_and_taken_away() -> None:
+    async with dashboard(FakeRouter(9)) as running:
+        await running.press("slash", *"state:down")
+        assert "gpu-05" in running.text()
+        assert "gpu-01  " not in "\n".join(running.screen()[3:8])
+        await running.press("enter")
+        assert not running.app.query_one("#filter", Input).has_class("-on")
+        assert "filter `state:down`" in running.text()
+        await running.press("escape")
+        assert running.app.board.view.typed == ""
+        assert len(running.app.board.rows(running.clock())) == 9
+
+
+async def test_letters_in_the_filter_are_text_and_no_keys() -> None:
+    async with dashboard() as running:
+        await running.press("slash", *"qdx")
+        assert running.app.board.view.typed == "qdx"
+        assert running.router.sent == []
+        assert "None of 3 servers has the filter `qdx`" in running.text()
+
+
+async def test_f_shows_only_faults() -> None:
+    async with dashboard(FakeRouter(9)) as running:
+        await running.press("f")
+        assert "faults only" in running.text()
+        assert len(running.app.board.rows(running.clock())) == 6
+        await running.press("f")
+        assert len(running.app.board.rows(running.clock())) == 9
+
+
+async def test_sorting_goes_on_and_is_turned_around() -> None:
+    async with dashboard() as running:
+        await running.press("s")
+        assert "server▴" in running.text()
+        await running.press("S")
+        assert "server▾" in running.text()
+        assert running.screen()[4].startswith(" gpu-02")
+        await running.press("s")
+        assert "state▾" in running.text()
+
+
+async def test_the_cursor_stays_on_its_server_when_the_order_changes() -> None:
+    async with dashboard() as running:
+        await running.press("j", "s", "S")
+        assert running.app.table.chosen is not None
+        assert running.app.table.chosen.name == "gpu-01"
+
+
+async def test_w_shows_other_columns() -> None:
+    async with dashboard() as running:
+        for heading in ("gap p99", "tok in", "version", "run/cap"):
+            await running.press("w")
+            assert heading in running.text()
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [("1", "lowest"), ("2", "drained"), ("3", "where the router runs"), ("4", "servers.toml:12")],
+)  # fmt: skip
+async def test_digits_open_the_tabs(key: str, text: str) -> None:
+    async with dashboard() as running:
+        await running.press(key)
+        await running.pass_time(1)
+        assert text in running.text()
+
+
+async def test_c_hides_the_charts_and_brackets_change_their_time() -> None:
+    async with dashboard() as running:
+        await running.press("right_square_bracket")
+        assert "30 min" in running.text()
+        await running.press("left_square_bracket", "left_square_bracket", "left_square_bracket")
+        assert "· 1 min" in running.text()
+        await running.press("c")
+        assert "TTFT  p50" not in running.text()
+        await running.press("c")
+        assert running.app.query(Chart).first().size.height > 3
+
+
+@pytest.mark.parametrize("key", ["p", "space"])
+async def test_a_picture_that_is_held_still_stays_while_the_router_goes_on(key: str) -> None:
+    async with dashboard() as running:
+        await running.press(key)
+        before = running.screen()[1:]
+        await running.pass_time(3)
+        assert running.screen()[1:] == before
+        assert "PAUSED" in running.screen()[0]
+        await running.press(key)
+        assert "LIVE" in running.screen()[0]
+        assert running.screen()[1:] != before
+
+
+async def test_r_asks_the_router_at_once() -> None:
+    async with dashboard() as running:
+        asked = len(running.router.asked)
+        await running.press("r")
+        await running.pilot.pause()
+        assert len(running.router.asked) > asked
+
+
+async def test_x_and_ctrl_s_write_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with dashboard() as running:
+        await running.press("x", "ctrl+s")
+        (document,) = sorted(tmp_path.glob("*.json"))  # noqa: ASYNC240
+        assert json.loads(document.read_text())["policy"] == "least_load"
+        (picture,) = sorted(tmp_path.glob("*.svg"))  # noqa: ASYNC240
+        assert "<svg" in picture.read_text()
+
+
+async def test_a_folder_that_cannot_be_written_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def refuse(*_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    async with dashboard(size=(160, 40)) as running:
+        await running.press("x")
+        assert "cannot write" in running.text()
+
+
+async def test_the_help_has_every_key() -> None:
+    async with dashboard(size=(120, 60)) as running:
+        await running.press("question_mark")
+        assert isinstance(running.app.screen, Reader)
+        shown = running.text()
+        for key in KEYS:
+            assert key.help in shown
+        for keys, _ in MOVES:
+            assert keys in shown
+
+
+async def test_the_palette_finds_what_can_be_done_to_a_server() -> None:
+    async with dashboard() as running:
+        await running.press("ctrl+p")
+        await running.press(*"drain gpu-00")
+        await running.pilot.pause(0.3)
+        await running.press("down", "enter")
+        await running.pilot.pause(0.2)
+        await running.settle()
+        assert ("PATCH", "/router/backends/gpu-00", {"state": "drain"}) in running.router.sent
+
+
+async def test_q_and_ctrl_c_leave() -> None:
+    for key in ("q", "ctrl+c", "ctrl+q"):
+        async with dashboard() as running:
+            await running.pilot.press(key)
+            assert running.app.left_on_purpose, key
+
+
+async def test_the_palette_leaves_as_q_does() -> None:
+    async with dashboard() as running:
+        await running.app.run_action("quit")
+        assert running.app.left_on_purpose
+
+
+# --- what changes the router
+
+
+async def test_drain_and_enable_send_their_change_and_tell_of_it() -> None:
+    async with dashboard() as running:
+        await running.press("d", "e")
+        assert running.router.sent == [
+            ("PATCH", "/router/backends/gpu-00", {"state": "drain"}),
+            ("PATCH", "/router/backends/gpu-00", {"state": "enabled"}),
+        ]
+        assert "gpu-00 takes requests again" in running.text()
+        await running.press("2")
+        assert "you" in running.text()
+
+
+async def test_draining_the_last_server_of_a_model_asks_once() -> None:
+    router = FakeRouter(1)
+    async with dashboard(router) as running:
+        await running.press("d")
+        assert isinstance(running.app.screen, Dialog)
+        assert "Qwen3-32B-FP8" in running.text()
+        await running.press("enter")  # Cancel has the focus
+        assert router.sent == []
+        await running.press("d", "y")
+        assert router.sent == [("PATCH", "/router/backends/gpu-00", {"state": "drain"})]
+
+
+async def test_plus_and_minus_change_the_weight() -> None:
+    async with dashboard() as running:
+        await running.press("plus", "minus")
+        assert [body for _, _, body in running.router.sent] == [{"weight": 1.1}, {"weight": 0.9}]
+
+
+async def test_the_capacity_is_typed_and_written_to_the_file() -> None:
+    async with dashboard() as running:
+        await running.press("C", "backspace", "backspace", *"64", "tab", "tab", "space", "enter")
+        # Enter on the box only ticks it; the button is behind it.
+        if isinstance(running.app.screen, Dialog):
+            await running.pilot.click("#yes")
+            await running.settle()
+        (sent,) = running.router.sent
+        assert sent[:2] == ("PATCH", "/router/backends/gpu-00")
+        assert sent[2]["max_concurrent_requests"] == 64
+        assert running.router.matches == ['"1"']
+
+
+async def test_what_is_no_number_is_not_sent() -> None:
+    async with dashboard() as running:
+        await running.press("C", *"x", "enter")
+        assert running.router.sent == []
+        assert "is no number" in running.text()
+
+
+async def test_a_server_is_added() -> None:
+    async with dashboard() as running:
+        await running.press("a", *"http://gpu9:8000", "tab", *"nine", "tab", "tab", *"hidden")
+        assert "hidden" not in running.text()
+        await running.press("enter")
+        body = {"url": "http://gpu9:8000", "name": "nine", "api_key": "hidden"}
+        assert running.router.sent == [("POST", "/router/backends", body)]
+
+
+async def test_removing_asks_and_can_be_written_to_the_file() -> None:
+    async with dashboard() as running:
+        await running.press("D", "n")
+        assert running.router.sent == []
+        await running.press("D")
+        assert "servers.toml: no" in running.text()
+        await running.pilot.click("#write")
+        await running.settle()
+        assert "servers.toml: yes" in running.text()
+        await running.press("y")
+        assert running.router.sent == [("DELETE", "/router/backends/gpu-00", {"write": True})]
+
+
+async def test_a_reload_tells_what_has_changed() -> None:
+    async with dashboard() as running:
+        await running.press("R", "y")
+        assert running.router.sent == [("POST", "/router/reload", {})]
+        assert "added: gpu-09" in running.text()
+
+
+async def test_what_the_router_refuses_is_said_in_its_words() -> None:
+    router = FakeRouter()
+    router.refusal = Refused("This needs [the] admin key", 403, {})
+    async with dashboard(router) as running:
+        await running.press("d")
+        assert "This needs [the] admin key" in running.text()
+        await running.press("2")
+        assert "not done" in running.text()
+
+
+@pytest.mark.parametrize("key", WRITING)
+async def test_read_only_refuses_whatever_changes_the_router(key: str) -> None:
+    async with dashboard(read_only=True) as running:
+        await running.press(key)
+        assert not isinstance(running.app.screen, Dialog)
+        assert running.router.sent == []
+        assert "--read-only" in running.text()
+
+
+def test_the_help_says_what_read_only_takes_away() -> None:
+    text = "".join(part for line in help_lines(read_only=True) for part, _ in line)
+    assert text.count("(--read-only)") == len(WRITING)
+
+
+# --- the mouse
+
+
+async def test_a_click_chooses_a_row_a_second_one_opens_it() -> None:
+    async with dashboard() as running:
+        await running.pilot.click("#table", offset=(3, 2))
+        await running.settle()
+        assert running.app.table.chosen is not None
+        assert running.app.table.chosen.name == "gpu-01"
+        await running.pilot.click("#table", offset=(3, 2))
+        await running.settle()
+        assert isinstance(running.app.screen, Details)
+
+
+async def test_clicks_on_heads_tabs_and_keys() -> None:
+    async with dashboard() as running:
+        heading = running.screen()[3].index("run/cap")
+        await running.pilot.click("#table", offset=(heading, 0))
+        await running.settle()
+        assert running.app.board.view.sort == "run"
+        await running.pilot.click("#tabs", offset=(15, 0))
+        await running.settle()
+        assert running.app.tab == "events"
+        foot = running.screen()[-1].index("Help")
+        await running.pilot.click("#foot", offset=(foot, 0))
+        await running.settle()
+        assert isinstance(running.app.screen, Reader)
+
+
+async def test_a_list_that_was_scrolled_up_stays_where_it_is_read() -> None:
+    router = FakeRouter()
+    router.requests = [request(n) for n in range(1, 200)]
+    async with dashboard(router) as running:
+        pane = running.app.query_one("#requests")
+        assert running.screen()[-2].startswith(" 12:03:19")
+        await running.press("tab", "pageup")
+        before = pane.scroll_offset.y
+        router.requests = [request(n) for n in range(200, 220)]
+        router.more = {"requests_number": 219}
+        await running.pass_time(1)
+        assert pane.scroll_offset.y == before

@@ -1,0 +1,152 @@
+"""The lines of the tabs, the head and the details."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from dash_kit import CONFIG, EXPLAINED, REQUESTS, in_state, request, server, snapshot, texts
+
+from mvllm_router.dashboard import panes
+from mvllm_router.dashboard.board import Board
+from mvllm_router.dashboard.columns import SETS, Row, layout, ordered
+from mvllm_router.dashboard.details import detail_lines
+from mvllm_router.dashboard.header import figure_lines, state_line
+from mvllm_router.dashboard.history import Point
+from mvllm_router.dashboard.lines import plain, text_of, width_of
+
+
+def test_a_request_names_every_server_that_was_tried_and_why_it_was_left() -> None:
+    lines = texts(panes.request_lines(REQUESTS, 120))
+    assert "gpu-06 (connection refused) → gpu-00" in lines[1]
+    assert "the queue is full" in lines[2]
+    assert "the client left" in lines[3]
+    assert "every attempt failed" in lines[4]
+    assert "embed" in lines[5]
+
+
+def test_what_steers_a_terminal_is_shown_and_not_done() -> None:
+    bad = request(1, model="\x1b[2Jx", error="a\nb\x07", status=400)
+    line = texts(panes.request_lines([bad], 120))[0]
+    assert "\x1b" not in line
+    assert "\n" not in line
+    assert "\\x1b" in line
+    event = panes.event_line({"message": "\x1b[2J", "kind": "up", "backend": "a"})
+    assert "\x1b" not in text_of(event)
+    assert "\x1b" not in text_of(panes.log_line("x \x1b[31m"))
+
+
+def test_settings_that_somebody_chose_come_before_the_defaults() -> None:
+    lines = texts(panes.config_lines(CONFIG, {}))
+    place = {name: n for n, line in enumerate(lines) for name in ("policy", "port") if name in line}
+    assert place["policy"] < place["port"]
+    assert any("servers.toml:12" in line for line in lines)
+    assert any("a restart changes it" in line for line in lines)
+
+
+def test_a_router_that_does_not_tell_its_settings_is_no_error() -> None:
+    lines = texts(panes.config_lines(None, snapshot()))
+    assert any("least_load" in line for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120, 200])
+def test_the_line_of_state_always_fits_and_ends_with_how_live_it_is(width: int) -> None:
+    line = state_line(snapshot(count=9), "http://x", plain("LIVE"), width)
+    assert width_of(line) == width
+    assert text_of(line).rstrip().endswith("LIVE")
+
+
+def test_changes_that_are_not_in_the_file_and_a_stop_are_said() -> None:
+    line = text_of(state_line(snapshot(live_changes=2), "http://x", plain("LIVE"), 160))
+    assert "2 not in the file" in line
+    assert "stopping" in text_of(
+        state_line(snapshot(state="draining"), "http://x", plain("LIVE"), 160)
+    )
+
+
+def test_figures_keep_their_places() -> None:
+    before, names = figure_lines(Point(1.0, requests=9.9, tokens=None, errors=0.0), 120)
+    after, _ = figure_lines(Point(1.0, requests=12_000.0, tokens=7.0, errors=0.5), 120)
+    assert width_of(before) == width_of(after) == width_of(names)
+    assert text_of(after).index("7.0") == text_of(names).index("tok/s")
+
+
+def test_details_show_the_arithmetic_and_why_others_are_left_out() -> None:
+    lines = texts(detail_lines(server(1), EXPLAINED, 110.0))
+    assert any("→ gpu-00" in line for line in lines)
+    assert any("(7 + 0.5·1) / 32 = 0.23" in line for line in lines)
+    assert any("it drains" in line for line in lines)
+
+
+def test_details_do_without_an_explanation() -> None:
+    lines = texts(detail_lines(server(1, running=7, waiting=1), None, None))
+    assert any("(7 + 0.5·1) / 32 = 0.23" in line for line in lines)
+    assert "None" not in "".join(texts(detail_lines({"name": "x"}, None, None)))
+
+
+def test_details_of_a_server_that_is_not_used_say_why() -> None:
+    text = "\n".join(texts(detail_lines(in_state(5, "down"), None, None)))
+    assert "connection refused" in text
+
+
+# --- documents that are not what they should be
+
+
+def with_junk(document: Any, junk: object) -> Iterator[Any]:
+    """Yield the document with each of its values in turn replaced."""
+    yield junk
+    pairs = document.items() if isinstance(document, dict) else enumerate(document)
+    for key, value in list(pairs):
+        if isinstance(value, (dict, list)):
+            for changed in with_junk(value, junk):
+                copy = json.loads(json.dumps(document))
+                copy[key] = changed
+                yield copy
+        else:
+            copy = json.loads(json.dumps(document))
+            copy[key] = junk
+            yield copy
+
+
+JUNK = (None, "x", -5, 1e300, float("nan"), True, [], {}, [None], {"a": "\x1b[2J"})
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=repr)
+def test_no_document_fails_the_screen(junk: object) -> None:
+    shown = 0
+    for document in with_junk(snapshot(count=2), junk):
+        if not isinstance(document, dict):
+            continue  # what is no object is no answer of a router
+        board = Board()
+        board.take(snapshot(), 100.0)
+        board.take(document, 101.0)
+        rows = board.rows(101.0)
+        for name in SETS:
+            shape = layout(rows, 160, name)
+            lines = [shape.row(row) for row in ordered(rows, "p50", descending=True)]
+            lines += [shape.heading("", descending=False)]
+        lines += [line for row in rows for line in detail_lines(row.server, EXPLAINED, row.tokens)]
+        lines += [
+            state_line(document, "x", plain("LIVE"), 100),
+            *figure_lines(board.history.now, 90),
+        ]
+        assert not any("\x1b" in text_of(line) for line in lines)
+        shown += 1
+    assert shown > 80
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=repr)
+def test_no_list_fails_its_tab(junk: object) -> None:
+    for one in with_junk(REQUESTS[1], junk):
+        if isinstance(one, dict):
+            panes.request_lines([one], 120)
+    for config in with_junk(CONFIG, junk):
+        if isinstance(config, dict):
+            panes.config_lines(config, {})
+    for explained in with_junk(EXPLAINED, junk):
+        if isinstance(explained, dict):
+            detail_lines(server(0), explained, None)
+    panes.event_line({"at": junk, "kind": junk, "backend": junk, "message": junk})
+    assert Row({"name": junk}).name is not None
