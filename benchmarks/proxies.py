@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import pty
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +25,7 @@ HERE = Path(__file__).parent
 # Peers that pip installs, each in an environment of its own: `benchmarks/get-peers` makes them.
 PEERS = Path(os.environ.get("MVLLM_PEERS", Path.home() / ".cache/mvllm-router/peers"))
 _PATIENCE = 60.0  # seconds until a proxy answers
+_DASHBOARD_BEGINS = 3.0  # seconds until it shows all there is
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,29 @@ def router(urls: Sequence[str], key: str = "") -> Iterator[Running]:
 def router_with_key(urls: Sequence[str]) -> Iterator[Running]:
     with router(urls, key="sk-benchmark") as running:
         yield running
+
+
+@contextlib.contextmanager
+def dashboard(url: str) -> Iterator[subprocess.Popen[str]]:
+    """Show a router's dashboard on a terminal that nobody looks at."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
+    command = [sys.executable, "-m", "mvllm_router", "top", url]
+    environ = {**os.environ, "TERM": "xterm-256color"}
+    with started(command, stdin=its, stdout=its, stderr=its, env=environ) as process:
+        os.close(its)
+        reader = threading.Thread(target=_read_all, args=(ours,), daemon=True)
+        reader.start()
+        time.sleep(_DASHBOARD_BEGINS)
+        yield process
+    reader.join()
+    os.close(ours)
+
+
+def _read_all(file: int) -> None:
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while os.read(file, 65536):
+            pass
 
 
 @contextlib.contextmanager

@@ -233,7 +233,9 @@ class Dashboard(Changing):
             found = [panes.event_line(event) for event in self.board.events.entries]
             return found or panes.message("Nothing has happened yet.")
         if self.tab == "config":
-            return panes.config_lines(self.board.config, self.board.snapshot)
+            return panes.config_lines(
+                self.board.config, self.board.snapshot, self.feed.why_not("config")
+            )
         if self.log_source is None:
             return panes.message(
                 "The log is where the router runs.",
@@ -245,8 +247,8 @@ class Dashboard(Changing):
         found = panes.request_lines(list(self.board.requests.entries), width)
         if found:
             return found
-        if self.feed.lacks("requests"):
-            return panes.message("This router keeps no list of requests (GET /router/requests).")
+        if why_not := self.feed.why_not("requests"):
+            return panes.message(why_not)
         models = [model for server in self.board.servers for model in texts(server, "models")]
         address = text(self.board.snapshot, "address") or self.source.url
         return panes.empty_requests(address, models[0] if models else "")

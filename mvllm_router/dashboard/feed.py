@@ -11,6 +11,8 @@ from mvllm_router.dashboard.link import Link
 from mvllm_router.dashboard.source import Source, hint_for
 
 _NOT_FOUND = (400, 404, 405)  # what an older router says to routes that it does not have
+_LACKING = "This router is too old for this (GET /router/{route})."
+_NOT_ALLOWED = "This needs the router's admin key: --admin-key, or ROUTER_ADMIN_KEY."
 
 
 class Feed:
@@ -23,11 +25,11 @@ class Feed:
         self._board = board
         self._link = link
         self._clock = clock
-        self._lacking: set[str] = set()
+        self._closed: dict[str, str] = {}  # routes that are not asked again, and why
 
-    def lacks(self, route: str) -> bool:
-        """Return whether the router said that it has no such route."""
-        return route in self._lacking
+    def why_not(self, route: str) -> str:
+        """Say why the router does not tell what is below this route; "" where it does."""
+        return self._closed.get(route, "")
 
     async def look(self, tab: str, details: str = "") -> Document | None:
         """Take one look: the snapshot, the events, and what the open tab shows.
@@ -46,7 +48,7 @@ class Feed:
             before = self._link.last
             self._board.take(snapshot, self._clock())
             if before is None or self._link.failures:
-                self._lacking.clear()  # it may be another version of the router
+                self._closed.clear()  # it may be another version of the router, or have other keys
             self._link.succeeded(self._clock())
             await self._events(snapshot)
             if tab == "requests":
@@ -90,12 +92,14 @@ class Feed:
         return answer if answer and text(answer, "policy") else None
 
     async def _try(self, route: str, ask: Callable[[], Awaitable[Document]]) -> Document | None:
-        """Ask for what an older router does not have; it is not asked for that again."""
-        if route in self._lacking:
+        """Ask for what not every router has, nor tells everybody; if so it is not asked again."""
+        if route in self._closed:
             return None
         try:
             return await ask()
+        except NotAuthorised:  # the snapshot was told
+            self._closed[route] = _NOT_ALLOWED
         except Refused as error:
             if error.status in _NOT_FOUND:
-                self._lacking.add(route)
-            return None
+                self._closed[route] = _LACKING.format(route=route)
+        return None

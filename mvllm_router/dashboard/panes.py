@@ -134,14 +134,14 @@ def log_line(logged: str) -> Line:
     return plain(f" {printable(logged)}")
 
 
-def config_lines(config: Document | None, snapshot: Document) -> list[Line]:
-    """Return the settings and servers with where each came from."""
+def config_lines(config: Document | None, snapshot: Document, why_not: str = "") -> list[Line]:
+    """Return the settings and servers with where each came from, or why they are not known."""
     if config is None:
         return [
             plain(f" file      {text(snapshot, 'config') or 'none'}"),
             plain(f" policy    {text(snapshot, 'policy') or NOTHING}"),
             EMPTY_LINE,
-            plain(" This router does not tell its settings (GET /router/config).", "dim"),
+            plain(f" {why_not or 'The settings are not here yet.'}", "dim"),
         ]
     lines = [((" file  ", "dim"), (text(config, "path") or "none", "strong")), EMPTY_LINE]
     lines += [_server_line(server) for server in entries(config, "servers")]

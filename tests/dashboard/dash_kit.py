@@ -9,7 +9,7 @@ from typing import Any
 
 from textual.pilot import Pilot
 
-from mvllm_router.client import Refused
+from mvllm_router.client import NotAuthorised, Refused
 from mvllm_router.dashboard.app import Dashboard
 from mvllm_router.dashboard.document import Document
 from mvllm_router.dashboard.lines import Line, text_of
@@ -205,6 +205,7 @@ class FakeRouter:
         self.error: Exception | None = None
         self.refusal: Exception | None = None
         self.lacking: tuple[str, ...] = ()
+        self.barred: tuple[str, ...] = ()
         self.answers = asyncio.Event()
         self.answers.set()
 
@@ -216,6 +217,8 @@ class FakeRouter:
         route = path.partition("?")[0].removeprefix("/router/")
         if route in self.lacking:
             raise Refused(f"no route {path}", 404, {})
+        if route in self.barred:
+            raise NotAuthorised("this needs the admin key")
         if route == "snapshot":
             return snapshot(self.second, self.count, **self.more)
         answers: dict[str, Document] = {

@@ -47,8 +47,9 @@ def test_settings_that_somebody_chose_come_before_the_defaults() -> None:
 
 
 def test_a_router_that_does_not_tell_its_settings_is_no_error() -> None:
-    lines = texts(panes.config_lines(None, snapshot()))
+    lines = texts(panes.config_lines(None, snapshot(), "It does not."))
     assert any("least_load" in line for line in lines)
+    assert any("It does not." in line for line in lines)
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 120, 200])

@@ -83,16 +83,30 @@ async def test_an_older_router_is_shown_as_far_as_it_goes() -> None:
     router = FakeRouter(events_number=None, requests_number=None)
     router.lacking = ("requests", "events", "config", "explain")
     async with dashboard(router) as running:
-        assert "keeps no list of requests" in running.text()
+        assert "too old for this (GET /router/requests)" in running.text()
         asked = len(running.router.asked)
         await running.pass_time(3)
         assert len(running.router.asked) == asked + 3  # what it lacks is not asked for again
         await running.press("4")
         await running.pass_time(1)
-        assert "does not tell its settings" in running.text()
+        assert "too old for this (GET /router/config)" in running.text()
         await running.press("enter")
         await running.pass_time(1)
         assert "= 0.00" in running.text()
+
+
+async def test_what_a_key_does_not_show_leaves_the_rest_live() -> None:
+    router = FakeRouter()
+    router.barred = ("requests", "config")
+    async with dashboard(router) as running:
+        assert "needs the router's admin key" in running.text()
+        assert "LIVE" in running.text()
+        await running.press("4")
+        await running.pass_time(3)
+        assert "needs the router's admin key" in running.text()
+        assert "LIVE" in running.text()
+        asked = [path.partition("?")[0] for path in router.asked]
+        assert (asked.count("/router/requests"), asked.count("/router/config")) == (1, 1)
 
 
 async def test_something_else_that_answers_is_no_router() -> None:
