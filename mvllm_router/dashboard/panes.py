@@ -144,21 +144,24 @@ def config_lines(config: Document | None, snapshot: Document, why_not: str = "")
             plain(f" {why_not or 'The settings are not here yet.'}", "dim"),
         ]
     lines = [((" file  ", "dim"), (text(config, "path") or "none", "strong")), EMPTY_LINE]
-    lines += [_server_line(server) for server in entries(config, "servers")]
+    path = text(config, "path")
+    lines += [_server_line(server, path) for server in entries(config, "servers")]
     settings = look_up(config, "settings")
     lines.append(EMPTY_LINE)
     if isinstance(settings, dict):
         # What somebody set is what one looks for: the defaults come after it.
         chosen = sorted(settings, key=lambda name: text(settings[name], "from") == "default")
-        lines += [_setting_line(name, settings[name]) for name in chosen]
+        lines += [_setting_line(name, settings[name], path) for name in chosen]
     return lines
 
 
+# What an entry says where the file says nothing.
+_USUAL = {"engine": "auto", "weight": 1.0, "tls_verify": True}
 EMPTY_LINE: Line = plain("")
 
 
-def _setting_line(name: str, setting: Document) -> Line:
-    origin, place = text(setting, "from"), text(setting, "place")
+def _setting_line(name: str, setting: Document, path: str) -> Line:
+    origin, place = text(setting, "from"), _place(setting, path)
     value = look_up(setting, "value")
     shown = printable(str(value)) if value not in ("", None) else NOTHING
     note = "" if look_up(setting, "live") else "  (a restart changes it)"
@@ -170,19 +173,26 @@ def _setting_line(name: str, setting: Document) -> Line:
     )
 
 
-def _server_line(server: Document) -> Line:
-    left_out = ("name", "url", "from")
+def _server_line(server: Document, path: str) -> Line:
+    left_out = ("name", "url", "from", "place")
     more = " ".join(
         f"{key}={printable(str(value))}"
         for key, value in server.items()
-        if key not in left_out and value not in (None, "", [], {}, ())
+        if key not in left_out and value not in (None, "", [], {}, (), _USUAL.get(key))
     )
     return (
         (f" {text(server, 'name'):<16} ", "strong"),
         (f"{text(server, 'url')}  ", "plain"),
-        (f"{text(server, 'from')}  ", "accent"),
+        (f"{_place(server, path) or text(server, 'from')}  ", "accent"),
         (more, "dim"),
     )
+
+
+def _place(entry: Document, path: str) -> str:
+    """Return where a value stands; the folder of the file is said once, above all."""
+    place = text(entry, "place")
+    folder = path[: path.rfind("/") + 1]
+    return place[len(folder) :] if folder and place.startswith(folder) else place
 
 
 def empty_requests(url: str, model: str) -> list[Line]:

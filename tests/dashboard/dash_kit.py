@@ -162,17 +162,20 @@ EVENTS = [
     {"number": 4, "at": WALL + 9, "kind": "reload", "backend": "", "message": "added: gpu-07"},
 ]  # fmt: skip
 CONFIG: dict[str, Any] = {
-    "path": "servers.toml",
+    "path": "/etc/router/servers.toml",
     "etag": '"c"',
     "settings": {
         "port": {"value": 8888, "from": "default", "place": None, "live": False},
-        "policy": {"value": "least_load", "from": "file", "place": "servers.toml:12", "live": True},
+        "policy": {"value": "least_load", "from": "file", "place": "/etc/router/servers.toml:12",
+                   "live": True},
         "api_key": {"value": "***", "from": "environment", "place": "ROUTER_API_KEY", "live": True},
     },
     "servers": [
-        {"name": "gpu-00", "url": "http://10.0.0.0:8000", "api_key": "***", "from": "file"}
+        {"name": "gpu-00", "url": "http://10.0.0.0:8000", "api_key": "***", "weight": 1.0,
+         "max_concurrent_requests": 32, "from": "file", "place": "/etc/router/servers.toml:3"},
+        {"name": "gpu-01", "url": "http://10.0.0.1:8000", "weight": 2.0, "from": "admin API"},
     ],
-}
+}  # fmt: skip
 EXPLAINED: dict[str, Any] = {
     "model": "Qwen3-32B-FP8",
     "policy": "least_load",
@@ -290,8 +293,7 @@ class Running:
 
     def screen(self) -> list[str]:
         """Return what is on the terminal, line by line."""
-        strips = self.app.screen._compositor.render_strips()
-        return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
+        return screen_of(self.app)
 
     def text(self) -> str:
         return "\n".join(self.screen())
@@ -310,6 +312,12 @@ async def dashboard(
         await app.look()
         await running.settle()
         yield running
+
+
+def screen_of(app: Dashboard) -> list[str]:
+    """Return what is on the terminal, line by line."""
+    strips = app.screen._compositor.render_strips()
+    return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
 
 
 def texts(lines: list[Line]) -> list[str]:

@@ -42,7 +42,12 @@ def test_settings_that_somebody_chose_come_before_the_defaults() -> None:
     lines = texts(panes.config_lines(CONFIG, {}))
     place = {name: n for n, line in enumerate(lines) for name in ("policy", "port") if name in line}
     assert place["policy"] < place["port"]
-    assert any("servers.toml:12" in line for line in lines)
+    assert [line for line in lines if "/etc" in line] == [" file  /etc/router/servers.toml"]
+    assert any("  servers.toml:12" in line for line in lines)
+    assert any("gpu-01" in line and line.endswith("admin API  weight=2.0") for line in lines)
+    assert any(
+        line.endswith("servers.toml:3  api_key=*** max_concurrent_requests=32") for line in lines
+    )
     assert any("a restart changes it" in line for line in lines)
 
 

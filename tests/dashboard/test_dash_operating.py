@@ -1,0 +1,158 @@
+"""A router with a file is operated from the dashboard: what it does then, and what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from dash_kit import Clock, screen_of
+from support import StartSim, chat, until
+from textual.pilot import Pilot
+
+from mvllm_router.config import ServerSpec, load
+from mvllm_router.dashboard.app import Dashboard
+from mvllm_router.dashboard.source import HttpSource
+from mvllm_router.server import Router
+
+FILE = """\
+# Ours.
+[servers]
+servers = [
+    {{ url = "{url}", name = "first", max_concurrent_requests = 8 }},  # the old one
+]
+[config]
+port = 0
+health_check_interval = 0.3
+admin_key = "boss-secret"
+"""
+
+
+class Operating:
+    """A dashboard in front of a router that has a file."""
+
+    def __init__(self, pilot: Pilot[None], app: Dashboard, router: Router, file: Path) -> None:
+        self.pilot = pilot
+        self.app = app
+        self.router = router
+        self.file = file
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+        await self.pilot.pause()
+
+    async def until_shown(self, text: str) -> None:
+        try:
+            await until(lambda: text in "\n".join(screen_of(self.app)))
+        except AssertionError:
+            raise AssertionError("\n".join(screen_of(self.app))) from None
+
+    def spec(self, name: str) -> ServerSpec:
+        return self.router.pool.backends[name].spec
+
+    async def until_there(self, condition: Callable[[], bool]) -> None:
+        await until(condition)
+        await self.pilot.pause()
+
+
+@pytest.fixture
+async def router(tmp_path: Path, start_sim: StartSim) -> AsyncIterator[Router]:
+    path = tmp_path / "servers.toml"
+    path.write_text(FILE.format(url=(await start_sim()).url))
+    router = Router(load(path, environ={}), lambda: load(path, environ={}))
+    await router.start()
+    await until(lambda: router.pool.backends["first"].is_up)
+    yield router
+    await router.stop(1)
+
+
+@asynccontextmanager
+async def operating(router: Router, key: str = "boss-secret") -> AsyncIterator[Operating]:
+    assert router.config.path is not None
+    app = Dashboard(HttpSource(router.url, key), interval=0.05, clock=Clock())
+    async with app.run_test(size=(140, 40)) as pilot:
+        await until(lambda: app.link.last is not None)
+        yield Operating(pilot, app, router, router.config.path)
+
+
+async def test_the_weight_changes_live_and_is_told_of(router: Router) -> None:
+    async with operating(router) as desk:
+        await desk.press("plus")
+        await desk.until_there(lambda: desk.spec("first").weight == 1.1)
+        await desk.press("2")
+        await desk.until_shown("weight")
+        assert "weight" not in desk.file.read_text()
+
+
+async def test_the_capacity_is_written_beside_all_else_in_the_file(router: Router) -> None:
+    async with operating(router) as desk:
+        await desk.press("C", "backspace", *"64")
+        await desk.pilot.click("#write")
+        await desk.pilot.click("#yes")
+        await desk.until_there(lambda: desk.spec("first").max_concurrent_requests == 64)
+        text = desk.file.read_text()
+        assert "max_concurrent_requests = 64" in text
+        assert "# Ours." in text
+        assert "# the old one" in text
+
+
+async def test_a_server_comes_serves_and_goes(
+    router: Router, start_sim: StartSim, http: aiohttp.ClientSession
+) -> None:
+    other = await start_sim("vllm", "other-model")
+    async with operating(router) as desk:
+        await desk.press("a", *other.url, "tab", *"second", "enter")
+        await desk.until_there(lambda: "second" in router.pool.backends)
+        await until(lambda: router.pool.backends["second"].is_up)
+        url = f"{router.url}/v1/chat/completions"
+        async with http.post(url, json=chat(model="other-model")) as answer:
+            assert answer.status == 200
+        await desk.until_shown("other-model")
+        await desk.press("1")
+        await desk.until_shown("200 chat")
+        await desk.until_shown("second")
+        await desk.press("j", "D", "y")
+        await desk.until_there(lambda: "second" not in router.pool.backends)
+
+
+async def test_what_is_wrong_with_an_addition_is_said_in_the_routers_words(router: Router) -> None:
+    async with operating(router) as desk:
+        await desk.press("a", *"ftp://gpu9", "enter")
+        await desk.until_shown("ftp")
+        assert list(router.pool.backends) == ["first"]
+
+
+async def test_a_reload_is_asked_for_and_told_of(router: Router, start_sim: StartSim) -> None:
+    async with operating(router) as desk:
+        await desk.press("R", "y")
+        await desk.press("2")
+        await desk.until_shown("nothing has changed")
+
+
+async def test_the_config_tab_says_where_each_value_comes_from(router: Router) -> None:
+    async with operating(router) as desk:
+        await desk.press("4")
+        await desk.until_shown(" servers.toml:4  max_concurrent_requests=8")
+        assert "boss-secret" not in "\n".join(screen_of(desk.app))
+
+
+async def test_the_details_explain_why_a_server_is_chosen(router: Router) -> None:
+    async with operating(router) as desk:
+        await desk.press("enter")
+        await desk.until_shown("(0 + 0.5·0)/8 = 0.00")
+
+
+async def test_without_the_admin_key_it_looks_and_is_refused_to_change(
+    router: Router, http: aiohttp.ClientSession
+) -> None:
+    async with http.post(f"{router.url}/v1/chat/completions", json=chat()) as answer:
+        assert answer.status == 200
+    async with operating(router, key="") as desk:
+        await desk.until_shown("LIVE")
+        await desk.until_shown("needs the router's admin key")
+        await desk.press("plus", "2")
+        await desk.until_shown("API key")
+        assert desk.spec("first").weight == 1.0
+        await desk.until_shown("LIVE")
