@@ -216,7 +216,7 @@ class App:
         query = Query(asked.request.query)
         limit = query.number("limit", requests.LIMIT, most=requests.MOST)
         after = query.number("after", 0)
-        return json_response(requests.requests_document(self.pool, limit, after))
+        return json_response(await requests.requests_document(self.pool, limit, after))
 
     async def _config(self, asked: Asked) -> Response:
         response = json_response(config_document(self.live))

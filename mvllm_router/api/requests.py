@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from mvllm_router.pool import Pool
@@ -9,17 +10,20 @@ from mvllm_router.pool.requests import CLIENT_LEFT, Ended
 
 LIMIT = 100
 MOST = 500
+# Requests after which others get their turn: a dashboard asks once a second.
+_AT_ONCE = 50
 
 
-def requests_document(pool: Pool, limit: int = LIMIT, after: int = 0) -> dict[str, object]:
+async def requests_document(pool: Pool, limit: int = LIMIT, after: int = 0) -> dict[str, object]:
     """Return the newest requests behind the number `after`, `limit` at most, the oldest first."""
     # What monotonic seconds are on the wall's clock.
     offset = pool.wall() - pool.monotonic()
-    found = pool.requests.after(after, limit)
-    return {
-        "requests": [_request(number, ended, offset) for number, ended in found],
-        "newest": pool.requests.newest,
-    }
+    newest, entries = pool.requests.newest, []
+    for number, ended in pool.requests.after(after, limit):
+        entries.append(_request(number, ended, offset))
+        if not len(entries) % _AT_ONCE:
+            await asyncio.sleep(0)
+    return {"requests": entries, "newest": newest}
 
 
 def _request(number: int, ended: Ended, offset: float) -> Mapping[str, object]:

@@ -17,11 +17,18 @@ from mvllm_router.dashboard.child import Announced, Child, DidNotStart
 
 # Seconds between two looks at a log that is printed.
 _TICK = 0.2
+_NICE = 10
 # Seconds that the way out of the screen may take when there is no terminal any more.
 _GRACE = 2.0
 
 
 HANGUPS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
+
+def let_others_first() -> None:
+    """Be drawn when the machine has nothing better to do: what is shown comes before the screen."""
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
 
 
 class _Hangup(Exception):
@@ -75,6 +82,7 @@ def _attend(child: Child) -> int:
         for line in child.new_lines():
             typer.echo(line, err=True)
         return error.code
+    let_others_first()
     if not _show(child, announced):
         return _in_plain_view(child, announced.url)
     code = child.exit_code()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mvllm_router.cli.attended import is_attended
+from mvllm_router.cli.attended import is_attended, let_others_first
 from mvllm_router.cli.output import Exit, fail
 
 
@@ -14,6 +14,7 @@ def show_dashboard(url: str, key: str | None, *, interval: float, read_only: boo
     from mvllm_router.dashboard.app import Dashboard
     from mvllm_router.dashboard.source import HttpSource
 
+    let_others_first()
     app = Dashboard(HttpSource(url, key), interval=interval, read_only=read_only)
     app.run()
     if not app.left_on_purpose:

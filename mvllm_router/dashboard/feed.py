@@ -10,6 +10,8 @@ from mvllm_router.dashboard.document import Document, entries, number, text, tex
 from mvllm_router.dashboard.link import Link
 from mvllm_router.dashboard.source import Source, hint_for
 
+# Requests that are asked for at a look after the first: nobody reads more in a second.
+_AT_ONCE = 100
 _NOT_FOUND = (400, 404, 405)  # what an older router says to routes that it does not have
 _LACKING = "This router is too old for this (GET /router/{route})."
 _NOT_ALLOWED = "This needs the router's admin key: --admin-key, or ROUTER_ADMIN_KEY."
@@ -75,7 +77,8 @@ class Feed:
         ring = self._board.requests
         if newest is not None and newest <= ring.newest:
             return
-        path = f"/router/requests?limit={KEPT}&after={ring.newest}"
+        limit = _AT_ONCE if ring.newest else KEPT
+        path = f"/router/requests?limit={limit}&after={ring.newest}"
         answer = await self._try("requests", lambda: self._source.get(path))
         ring.extend(entries(answer or {}, "requests"))
 

@@ -42,10 +42,20 @@ _KIND_TONES = {
 
 
 def request_lines(requests: Sequence[Document], width: int) -> list[Line]:
-    """Return the requests, the names of their models under each other."""
+    """Return the requests, the names of their models under each other, and where some are left out.
+
+    With more than a hundred a second the dashboard does not ask for all.
+    """
     widest = max((cell_len(text(request, "model")) for request in requests), default=0)
     model = min(widest, _WIDE_MODEL if width >= 120 else _MODEL_WIDTH)
-    return [_request_line(request, max(1, model)) for request in requests]
+    lines, last = [], 0
+    for request in requests:
+        number_of = int(number(request, "number") or 0)
+        if last and number_of > last + 1:
+            lines.append(plain(f" … {number_of - last - 1} more", "dim"))
+        lines.append(_request_line(request, max(1, model)))
+        last = number_of
+    return lines
 
 
 def _request_line(request: Document, model_width: int) -> Line:
@@ -53,7 +63,7 @@ def _request_line(request: Document, model_width: int) -> Line:
     status = int(number(request, "status") or 0)
     model = cut(text(request, "model") or NOTHING, model_width)
     parts: list[Part] = [
-        (f" {figures.clock(number(request, 'at'))} ", "dim"),
+        (f" {figures.clock(_ended(request))} ", "dim"),
         (f"{status or NOTHING:>3} ", _tone_of(status)),
         (f"{_kind(text(request, 'path')):<{_KIND_WIDTH}} ", "plain"),
         *fit(plain(model), model_width),
@@ -69,6 +79,12 @@ def _request_line(request: Document, model_width: int) -> Line:
     if why := text(request, "why"):
         parts.append((f"  {why}", "dim"))
     return tuple(parts)
+
+
+def _ended(request: Document) -> float | None:
+    """Return when it ended, in seconds since 1970: the list is in that order."""
+    at = number(request, "at")
+    return None if at is None else at + (number(request, "duration_seconds") or 0.0)
 
 
 def _tone_of(status: int) -> str:

@@ -38,6 +38,12 @@ def test_what_steers_a_terminal_is_shown_and_not_done() -> None:
     assert "\x1b" not in text_of(panes.log_line("x \x1b[31m"))
 
 
+def test_requests_that_were_left_out_are_counted() -> None:
+    lines = texts(panes.request_lines([request(1), request(2), request(412)], 120))
+    assert [line.strip() for line in lines if "more" in line] == ["… 409 more"]
+    assert len(lines) == 4
+
+
 def test_settings_that_somebody_chose_come_before_the_defaults() -> None:
     lines = texts(panes.config_lines(CONFIG, {}))
     place = {name: n for n, line in enumerate(lines) for name in ("policy", "port") if name in line}

@@ -95,6 +95,16 @@ async def test_an_older_router_is_shown_as_far_as_it_goes() -> None:
         assert "= 0.00" in running.text()
 
 
+async def test_after_the_first_look_only_so_many_requests_are_asked_for() -> None:
+    router = FakeRouter()
+    async with dashboard(router) as running:
+        await running.pass_time(1)
+        router.more["requests_number"] = 9000
+        await running.pass_time(1)
+    asked = [path for path in router.asked if path.startswith("/router/requests")]
+    assert asked == ["/router/requests?limit=500&after=0", "/router/requests?limit=100&after=6"]
+
+
 async def test_what_a_key_does_not_show_leaves_the_rest_live() -> None:
     router = FakeRouter()
     router.barred = ("requests", "config")

@@ -54,12 +54,12 @@ def test_there_is_a_curl_for_each_route_and_each_method_of_it() -> None:
     assert shown == wanted
 
 
-def test_every_key_of_a_request_is_described() -> None:
+async def test_every_key_of_a_request_is_described() -> None:
     pool = new_pool()
     pool.requests.add(
         Ended(0.0, 1.0, "", "", "", "m", 200, "", "", [add_up(pool, "a")], [], 1, None, None, "")
     )
-    document = requests_document(pool)
+    document = await requests_document(pool)
     (request,) = document["requests"]  # type: ignore[misc]
     (attempt,) = request["tried"]
     for part in (document, request, attempt):
