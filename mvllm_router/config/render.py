@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
+
+import tomli_w
 
 from mvllm_router.config.address import default_name
 from mvllm_router.config.masking import HIDDEN
 from mvllm_router.config.model import ServerSpec
 
-_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _SECRET = ("api_key", "headers")
 
 
@@ -54,21 +53,13 @@ def pair(key: str, value: object) -> str:
 
 
 def _key(key: str) -> str:
-    return key if _BARE_KEY.fullmatch(key) else _text(key)
+    return tomli_w.dumps({key: True}).removesuffix(" = true\n")
 
 
 def _value(value: object) -> str:
+    # tomli-w would write lists and tables over several lines: they have to fit into the file's one.
     if isinstance(value, Mapping):
         return inline_table(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return repr(value)
-    return _text(str(value))
-
-
-def _text(text: str) -> str:
-    # The escapes of JSON are among those of TOML; only DEL has to be written as one there.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return tomli_w.dumps({"x": value}).removeprefix("x = ").removesuffix("\n")
