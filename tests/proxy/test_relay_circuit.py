@@ -6,7 +6,7 @@ import asyncio
 
 import aiohttp
 import pytest
-from support import Prefer, StartRouter, StartSim, chat, prefer, until
+from support import StartRouter, StartSim, chat, prefer, until
 
 from mvllm_router.pool import CircuitState
 from mvllm_router.server import Router
@@ -243,7 +243,7 @@ async def test_a_reload_changes_the_rules_and_keeps_what_is_open(
 
     bad, good = await start_sim(), await start_sim()
     router = await start_router(bad, good, failure_threshold=1, **CHECKS_RARELY)
-    router.dispatch.policy = Prefer("s0")
+    prefer(router, "s0")
     bad.inject(Fault.RESET, times=1)
     await ask(http, router)
     settings = replace(router.config.settings, failure_threshold=7, enforce_capacity=True)
