@@ -250,6 +250,30 @@ async def test_after_a_thousand_requests_with_faults_aborts_and_reloads_every_co
     assert 1000 - left <= seen <= 1000  # some left before they had been heard
 
 
+async def test_a_file_that_is_just_being_written_is_read_when_it_is(
+    start_sim: StartSim, tmp_path: Path
+) -> None:
+    path = tmp_path / "servers.toml"
+    text = f'servers = ["{(await start_sim()).url}"]\n[config]\nport = 0\nmax_retries = '
+    path.write_text(f"{text}1\n")
+    router = Router(load(path, environ={}), lambda: load(path, environ={}))
+    await router.start()
+    path.write_text("")  # as an editor does that writes into the file
+    reloading = asyncio.create_task(router.live.reload())
+    await asyncio.sleep(0.02)
+    assert len(router.pool.backends) == 1
+    path.write_text(f"{text}2\n")
+    outcome = await reloading
+    assert (outcome.changed.live, outcome.changed.removed) == (("max_retries",), ())
+    path.write_text("\n")
+    refused = (await router.live.reload()).refused
+    assert "The file is empty" in refused
+    assert len(router.pool.backends) == 1
+    path.write_text("[servers]\nservers = []\n")
+    assert len((await router.live.reload()).changed.removed) == 1
+    await router.stop(1)
+
+
 async def test_two_reloads_at_once_are_taken_in_one_after_the_other(
     start_router: StartRouter, start_sim: StartSim
 ) -> None:

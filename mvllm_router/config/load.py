@@ -100,6 +100,7 @@ def parse(
         server_places={
             one.server.name: document.address(one.path) for one in placed if one.where is document
         },
+        is_blank=path is not None and not text.strip(),
     )
 
 

@@ -73,7 +73,7 @@ class Config:
     `keys` are those of `[auth]`. `origins` says for each setting where its value comes from:
     "default", "file", "environment" or "flag", and `places` where that is: "servers.toml:12",
     "ROUTER_PORT", "--port"; `server_places` the same for servers of the file, by name. `warnings`
-    do not keep the router from running.
+    do not keep the router from running. `is_blank`: there is a file, with nothing in it.
     """
 
     servers: tuple[ServerSpec, ...]
@@ -84,6 +84,7 @@ class Config:
     keys: tuple[KeySpec, ...] = ()
     places: Mapping[str, str] = field(default_factory=dict, hash=False)
     server_places: Mapping[str, str] = field(default_factory=dict, hash=False)
+    is_blank: bool = False
 
     @property
     def client_keys(self) -> tuple[KeySpec, ...]:

@@ -23,6 +23,11 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Looks at a file that has become empty, and seconds between them: an editor that writes into the
+# file empties it first.
+_LOOKS, _BETWEEN_LOOKS = 5, 0.1
+_BLANK = "The file is empty; `servers = []` under [servers] stands for no servers."
+
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
@@ -142,7 +147,7 @@ class Live:
         if self.stopping:
             return Reloaded(refused="The router is stopping.")
         try:
-            config = self.reread()
+            config = await self._written(self.reread)
             for warning in config.warnings:
                 log.warning("%s", warning.render().removeprefix("warning: "))
             return Reloaded(await self._apply_loaded(config))
@@ -152,6 +157,23 @@ class Live:
             )
             problems = error.problems if isinstance(error, ConfigError) else ()
             return Reloaded(refused=str(error), problems=problems)
+
+    async def _written(self, reread: Callable[[], Config]) -> Config:
+        """Read the file when it is not just being written.
+
+        Raises:
+            ConfigError: it is wrong.
+            ValueError: it stays empty, and was not.
+        """
+        config = reread()
+        for _ in range(_LOOKS - 1):
+            if not config.is_blank or self.base.is_blank:
+                return config
+            await asyncio.sleep(_BETWEEN_LOOKS)
+            config = reread()
+        if config.is_blank and not self.base.is_blank:
+            raise ValueError(_BLANK)
+        return config
 
     async def _change(self, plan: Callable[[], Change]) -> None:
         if self.stopping:
