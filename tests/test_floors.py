@@ -23,7 +23,18 @@ ROOT = Path(mvllm_router.__file__).parent
 
 # The lowest first. Those on one floor do not import each other.
 FLOORS = (
-    {"config", "errors", "fields", "files", "histogram", "logs", "repeated", "tasks", "tls"},
+    {
+        "config",
+        "errors",
+        "fields",
+        "files",
+        "histogram",
+        "itself",
+        "logs",
+        "repeated",
+        "tasks",
+        "tls",
+    },
     {"pool"},
     {"policies", "engines", "auth", "cors"},
     {"front"},

@@ -51,31 +51,33 @@ class Admin:
             check_match(asked.request, self._live.etag)
             self._check_new(spec)
             edit = adding(self._live, spec) if write else None
-            return Change(self._live.overlay.with_server(spec), edit)
+            overlay = self._live.overlay.with_server(spec)
+            return Change(overlay, edit, lambda: self._note(asked, spec.name, "added", write))
 
         await self._live.change(plan)
-        self._note(asked, spec.name, "added", write)
         return self._entry(self._backend(spec.name), write, status=201)
 
     async def change(self, asked: Asked) -> Response:
         """PATCH /router/backends/{name}: all that the body asks for, or nothing."""
         wanted = wanted_of(read_object(asked.request))
         self._backend(asked.name)  # who waits for a turn should know that it exists
-        said = ""
 
         def plan() -> Change:
-            nonlocal said
             backend = self._matching(asked)
             said = _changes(backend, wanted)
             overlay = self._live.overlay
             if wanted.values:
                 overlay = overlay.with_values(backend.name, wanted.values)
             edit = changing(self._live, overlay, backend.name) if wanted.write else None
-            return Change(overlay, edit, then=lambda: self._turn(backend.name, wanted))
+
+            def then() -> None:
+                self._turn(backend.name, wanted)
+                if said or wanted.write:
+                    self._note(asked, asked.name, said or "its live changes", wanted.write)
+
+            return Change(overlay, edit, then)
 
         await self._live.change(plan)
-        if said or wanted.write:
-            self._note(asked, asked.name, said or "its live changes", wanted.write)
         return self._entry(self._backend(asked.name), wanted.write)
 
     async def remove(self, asked: Asked) -> Response:
@@ -91,10 +93,10 @@ class Admin:
                 self._matching(asked)
             edit = removing(live, asked.name) if write else None
             write = edit is not None
-            return Change(live.overlay.without_server(asked.name), edit)
+            overlay = live.overlay.without_server(asked.name)
+            return Change(overlay, edit, lambda: self._note(asked, asked.name, "removed", write))
 
         await self._live.change(plan)
-        self._note(asked, asked.name, "removed", write)
         return json_response({"removed": asked.name, **self._written(write)})
 
     async def reload(self, asked: Asked) -> Response:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from mvllm_router.config import ConfigError, Mismatch, ServerSpec, server_from
 from mvllm_router.config.problems import Problem, did_you_mean, printable
 from mvllm_router.config.server_keys import SERVER_RULES
@@ -182,7 +184,8 @@ def read_object(request: Request) -> dict[str, Any]:
         raise BadRequest("A change needs the header `content-type: application/json`.")
     check_size(request.size)
     try:
-        document = json.loads(request.body) if request.body else {}
+        # Unlike the one of `json` it takes no half of a surrogate pair: no answer could repeat it.
+        document = msgspec.json.decode(request.body) if request.body else {}
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):

@@ -28,21 +28,24 @@ _CHUNK = 4096
 def with_key(
     config: Config, reread: Callable[[], Config]
 ) -> tuple[Config, Callable[[], Config], str]:
-    """Return a key for the dashboard ("" where none is needed), and configurations that know it.
+    """Return a key for the dashboard, and configurations that know it where they know any.
 
     Of the keys of `[auth]` only digests are kept, so that beside them one is made for this run.
     """
     settings = config.settings
     known = settings.admin_key or settings.api_key
-    taken = {spec.name for spec in config.keys}
-    if known or not config.keys or _NAME in taken:
+    if known:
         return config, reread, known
     key = secrets.token_urlsafe()
-    spec = KeySpec(_NAME, key_digest(key))
+    digest = key_digest(key)
 
     def with_spec(config: Config) -> Config:
-        names = {one.name for one in config.keys}
-        return config if _NAME in names else replace(config, keys=(*config.keys, spec))
+        if not config.keys:
+            return config  # everybody may look; a key would shut out all others
+        taken = {one.name for one in config.keys}
+        names = (_NAME, *(f"{_NAME}-{number}" for number in range(2, len(taken) + 3)))
+        free = next(name for name in names if name not in taken)
+        return replace(config, keys=(*config.keys, KeySpec(free, digest)))
 
     return with_spec(config), lambda: with_spec(reread()), key
 

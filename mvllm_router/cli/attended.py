@@ -149,8 +149,10 @@ def _stop(child: Child) -> int:
     """Let the router finish what runs; a second Ctrl-C ends it at once."""
     child.ask_to_stop()
     with _interrupting():
-        while (code := child.wait(_TICK)) is None:
+        code = None
+        while code is None:
             try:
+                code = child.wait(_TICK)
                 _print(child)
             except KeyboardInterrupt:
                 child.ask_to_stop()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
+from mvllm_router import itself
 from mvllm_router.cli.output import Exit, fail
 from mvllm_router.config import ServerSpec
 
@@ -32,7 +32,7 @@ def start_demo(api_key: str | None = None) -> Iterator[Demo]:
     They end when their standard input closes, which it does however this process ends.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "mvllm_router.sim.demo"],
+        itself.command("mvllm_router.sim.demo"),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

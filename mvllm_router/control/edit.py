@@ -65,14 +65,17 @@ def _replace(path: Path, before: bytes, after: bytes) -> None:
         CannotEdit: the file has another content by now.
     """
     target = Path(os.path.realpath(path))  # a link stays one
-    mode = stat.S_IMODE(target.stat().st_mode)
+    was = target.stat()
     handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(after)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(mode)
+        if hasattr(os, "chown"):
+            with suppress(PermissionError):  # only root may, and only for root it matters
+                os.chown(name, was.st_uid, was.st_gid)
+        Path(name).chmod(stat.S_IMODE(was.st_mode))
         if target.read_bytes() != before:
             raise CannotEdit("somebody else has just changed it")
         Path(name).replace(target)

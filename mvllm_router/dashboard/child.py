@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mvllm_router import itself
 from mvllm_router.dashboard.log import Kept, Tail
 
 
@@ -53,7 +53,7 @@ class Child:
         self._kept = Kept(Tail(log), Tail(self._said))
         with self._said.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mvllm_router", *arguments, *more],
+                itself.command("mvllm_router", *arguments[:1], *more, *arguments[1:]),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -97,6 +97,7 @@ class Reader:
         found = last.body_of(data)
         if found is None or int(found[0]) > self._bodies.longest:
             return False
+        self.head_bytes = 0  # of empty lines
         method, target, fields, keep_alive = last.meaning
         self._open(
             Request(
@@ -197,7 +198,11 @@ class Reader:
         if error is not None:
             request.error = error
             request.keep_alive = False
-        elif version == "1.1" and _TURNING.isdisjoint(self._fields.first):
+        elif (
+            version == "1.1"
+            and request.method != "CONNECT"
+            and _TURNING.isdisjoint(self._fields.first)
+        ):
             self._meaning = request.method, target, self._fields, request.keep_alive
         self._target = b""
         self._fields = Fields()

@@ -161,7 +161,7 @@ async def test_a_change_keeps_the_server_and_its_counts(api: Api) -> None:
         ({"weight": "2"}, "write it without quotes"),
         ({"weight": None}, "`weight` must be a number"),
         ({"weight": True}, "`weight` must be a number"),
-        ({"weight": 1e400}, "`weight` must be a number"),
+        ({"weight": 1e400}, "has to be a JSON object"),  # infinity is no JSON
         ({"max_concurrent_requests": 1.5}, "`max_concurrent_requests` must be a whole number"),
         ({"weight": 2, "state": "off"}, "`state` has to be"),
         ({"weight": 2, "url": "http://x"}, "Unknown key `url`"),
@@ -333,3 +333,33 @@ async def test_only_the_admin_key_adds_and_removes(
     assert (await api.remove("s0", **headers))[0] == status
     assert names(router) == ["s0"]
     assert (await api.remove("s0", authorization="Bearer admin"))[0] == 200
+
+
+@pytest.mark.parametrize("what", ["tags", "models", "headers"])
+async def test_what_no_answer_could_repeat_is_refused(
+    api: Api, router: Router, http: aiohttp.ClientSession, what: str
+) -> None:
+    half = '["\\ud800"]' if what == "tags" else '{"x": "\\ud800"}'
+    body = f'{{"url": "http://127.0.0.1:7", "{what}": {half}}}'
+    json_type = {"content-type": "application/json"}
+    url = f"{router.url}/router/backends"
+    async with http.post(url, data=body.encode(), headers=json_type) as answer:
+        assert answer.status == 400
+    assert names(router) == ["a", "b"]
+    await api.get("/router/snapshot")
+    await api.get("/router/config")
+
+
+async def test_a_change_whose_client_has_left_is_told_of(router: Router) -> None:
+    async with Client(router.url) as client:
+        body = b'{"weight": 5}'
+        head = b"PATCH /router/backends/a HTTP/1.1\r\nhost: r\r\ncontent-type: application/json\r\n"
+        async with router.live.lock:
+            client.send(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+            await until(
+                lambda: router.live.lock._waiters is not None and bool(router.live.lock._waiters)
+            )
+            client.writer.transport.abort()
+            await until(lambda: not router.front.connections)
+    await until(lambda: router.pool.backends["a"].spec.weight == 5)
+    assert [backend for backend, _ in admin_events(router)] == ["a"]

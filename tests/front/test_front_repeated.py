@@ -101,6 +101,23 @@ def test_heads_that_say_more_of_the_connection_are_always_parsed(more: bytes) ->
     assert knows.reader.known_again == 0
 
 
+def test_a_tunnel_is_never_known_again() -> None:
+    connect = b"CONNECT / HTTP/1.1\r\nHost: r\r\nContent-Length: "
+    inner = b"GET /inner HTTP/1.1\r\nHost: r\r\n\r\n"
+    later = connect + b"%d\r\n\r\n" % len(inner) + inner
+    assert_same([connect + b"0\r\n\r\n", later])
+
+
+def test_empty_lines_between_known_requests_are_no_head_that_grows() -> None:
+    knows = Reading(parses=False)
+    for _ in range(40_000):
+        knows.feed(post(b"{}"))
+        knows.feed(b"\r\n")
+        knows.read.clear()
+    assert knows.errors == []
+    assert not knows.reader.deaf
+
+
 def test_a_known_request_inside_another_head_is_a_part_of_that() -> None:
     """A client that is behind the same proxy must not be taken for another one."""
     begin = post(b"{}") + b"POST /v1/embeddings HTTP/1.1\r\nX-Swallowed: "
