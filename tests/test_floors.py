@@ -28,6 +28,7 @@ FLOORS = (
     {"policies", "engines", "auth", "cors"},
     {"front"},
     {"proxy", "control"},
+    {"launch"},
     {"api", "assembly"},
     {"server"},
     {"client", "sim"},

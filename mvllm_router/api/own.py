@@ -36,12 +36,14 @@ Handler = Callable[[Asked], Awaitable["Response | None"]]
 class Own:
     """One route: `read` answers GET and HEAD, `writes` the methods that change something.
 
-    `asks` answers POST where that changes nothing: a question that has a body.
+    `asks` answers POST where that changes nothing: a question that has a body. What is `private`
+    may be read by operators only.
     """
 
     read: Handler | None = None
     writes: Mapping[str, Handler] = field(default_factory=dict)
     asks: Handler | None = None
+    private: bool = False
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -22,6 +23,10 @@ from mvllm_router.config import (
     key_digest,
     load,
 )
+
+if TYPE_CHECKING:
+    from mvllm_router.launch.plan import Plan
+    from mvllm_router.launch.supervisor import Supervisor
 
 log = logging.getLogger("mvllm_router")
 
@@ -58,27 +63,40 @@ def run_router(
     path = config_path or _default_path(urls, demo)
     if path is None and not urls and not demo:
         fail(_WAYS, Exit.USAGE)
-    overrides = {
-        name: Override(value, "flag", f"--{name.replace('_', '-')}")
-        for name, value in flags.items()
-    }
+    overrides = overrides_of(flags)
 
     def reread() -> Config:
         return load(path, urls=urls, max_load=loads, overrides=overrides)
 
-    try:
-        config = reread()
-    except ConfigError as error:
-        problems(str(error))
-        raise typer.Exit(Exit.USAGE) from None
-    _configure_logs(config)
+    config = loaded(reread)
     if not demo:
-        return _serve(config, reread if path else None)
+        from mvllm_router.cli.launch import plan_of
+
+        return serve(config, reread if path else None, plan=plan_of(config))
     from mvllm_router.cli.demo import start_demo
 
     config, key = _with_demo_key(config)
     with start_demo(key) as servers:
-        return _serve(_with_demo(config, servers.servers), None, servers.go)
+        return serve(_with_demo(config, servers.servers), None, servers.go)
+
+
+def overrides_of(flags: Mapping[str, str]) -> dict[str, Override]:
+    """Return the settings that were given as options, by their name in the file."""
+    return {
+        name: Override(value, "flag", f"--{name.replace('_', '-')}")
+        for name, value in flags.items()
+    }
+
+
+def loaded(read: Callable[[], Config]) -> Config:
+    """Return what `read` loads, with logs as that has it; a mistake in it ends the command."""
+    try:
+        config = read()
+    except ConfigError as error:
+        problems(str(error))
+        raise typer.Exit(Exit.USAGE) from None
+    _configure_logs(config)
+    return config
 
 
 def _with_demo_key(config: Config) -> tuple[Config, str | None]:
@@ -123,21 +141,46 @@ def _configure_logs(config: Config) -> None:
         log.warning("%s", warning.render().removeprefix("warning: "))
 
 
-def _serve(
+def serve(
     config: Config,
     reread: Callable[[], Config] | None,
     started: Callable[[str], None] | None = None,
+    *,
+    plan: Plan | None = None,
+    is_launch: bool = False,
 ) -> None:
+    """Run the router until it is stopped.
+
+    Args:
+        reread: loads the configuration again; None when there is no file.
+        started: is called with the router's address when it listens.
+        plan: servers to start.
+        is_launch: these servers are what it is for: when none of them starts, it ends.
+    """
+    from mvllm_router.launch.faults import CannotLaunch
     from mvllm_router.server import CannotListen, Router, run
 
+    none_started = False
+
     async def work() -> None:
-        router = Router(config, reread)
+        router = Router(config, reread, plan)
         await router.start()
 
         async def announce() -> None:
-            _greet(router.url, config)
+            _greet(router.url, config, plan)
             if started:
                 started(router.url)
+            if router.supervisor is not None:
+                await follow(router.supervisor)
+
+        async def follow(supervisor: Supervisor) -> None:
+            from mvllm_router.cli.progress import follow_start
+
+            nonlocal none_started
+            any_started = await follow_start(supervisor)
+            if not any_started and is_launch and not config.servers:
+                none_started = True
+                router.ask_to_stop()
 
         # In this order: who reads that it runs may stop it, and signals must be heeded by then.
         await asyncio.gather(router.serve_until_stopped(), announce())
@@ -145,18 +188,23 @@ def _serve(
 
     try:
         run(work())
+    except CannotLaunch as error:
+        fail(str(error), Exit.FAILED, hint=error.hint)
     except CannotListen as error:
         text, _, hint = str(error).partition("\nhint: ")
         fail(text, Exit.USAGE, hint=hint)
+    if none_started:
+        fail("no server could be started", Exit.FAILED)
 
 
-def _greet(url: str, config: Config) -> None:
+def _greet(url: str, config: Config, plan: Plan | None) -> None:
     settings = config.settings
+    servers = len(config.servers) + (len(plan.places) if plan else 0)
     log.info(
         "mvllm-router %s on %s, %s, policy %s (Ctrl-C to stop)",
         __version__,
         url,
-        count(len(config.servers), "server"),
+        count(servers, "server"),
         settings.policy,
     )
     if not config.client_keys and not is_loopback(settings.host):
