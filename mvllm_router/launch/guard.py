@@ -45,25 +45,24 @@ class Guard:
     def _tell(self, line: str) -> None:
         """Send a line; one who was killed gets a successor, which is told all of it."""
         if not self._wrote(line):
-            self._process.wait()
+            self.close()
             self._process = self._start()
             self._wrote("".join(f"+{group}\n" for group in sorted(self._groups)))
 
     def _wrote(self, text: str) -> bool:
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(text)
-            self._process.stdin.flush()
+            self._process.stdin.write(text.encode())
         except BrokenPipeError:
             return False
         return True
 
     @staticmethod
-    def _start() -> subprocess.Popen[str]:
+    def _start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", __name__],
             stdin=subprocess.PIPE,
-            text=True,
+            bufsize=0,
             start_new_session=True,  # Ctrl-C is for the router
         )
 

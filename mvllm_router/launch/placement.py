@@ -143,7 +143,8 @@ def _does_not_fit(
     hint = "--force (force = true) uses GPUs that are in use as well" if in_use else ""
     if servers > 1:
         hint = hint or "ask for fewer with --replicas, or --force lets servers share a GPU"
-    return CannotLaunch(f"{launch.name}: {wanted} do not fit: {'; '.join(states)}", hint)
+    does = "do" if servers > 1 else "does"
+    return CannotLaunch(f"{launch.name}: {wanted} {does} not fit: {'; '.join(states)}", hint)
 
 
 def _state(gpu: Gpu, taken: Sequence[Gpu]) -> str:

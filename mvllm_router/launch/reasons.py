@@ -29,10 +29,12 @@ _PORT_TAKEN = re.compile(
 _HOPELESS = re.compile(
     r"unrecognized arguments|invalid (argument|choice|option)|No such file or directory"
     r"|No module named|not a valid model|does not exist|is not a local folder|Repo id must be"
-    r"|failed to load model|Model path does not exist|unknown argument|Cannot find the requested"
-    r"|Repository ?Not ?Found|GatedRepo|Value error|not found",
+    r"|invalid magic|Model path does not exist|unknown argument|Cannot find the requested"
+    r"|Repository ?Not ?Found|GatedRepo|ValueError|ValidationError|not found",
     re.I,
 )
+# Memory that is taken now may be free later, such as that of a server which has just ended.
+_PASSING = re.compile(r"memory", re.I)
 _USAGE_CODE = 2
 
 
@@ -56,8 +58,14 @@ def reason_of(lines: Sequence[str], code: int) -> Reason:
     port_taken = any(_PORT_TAKEN.search(line) for line in lines[-20:])
     ended = _ending(code)
     text = f"{said} ({ended})" if said else ended
-    hopeless = not port_taken and (code == _USAGE_CODE or bool(_HOPELESS.search(said)))
+    hopeless = not port_taken and (code == _USAGE_CODE or _is_hopeless(said, lines))
     return Reason(text, hopeless, port_taken)
+
+
+def _is_hopeless(said: str, lines: Sequence[str]) -> bool:
+    if _PASSING.search(said):
+        return False
+    return bool(_HOPELESS.search(said)) or any(_DETAIL.match(line) for line in lines)
 
 
 def _ending(code: int) -> str:

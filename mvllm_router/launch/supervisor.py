@@ -77,7 +77,7 @@ class Supervisor:
         self._stopping = True
         keepers = list(self.keepers.values())
         if keepers:
-            log.info("stopping %d servers", len(keepers))
+            log.info("stopping the servers that were started: %s", ", ".join(self.keepers))
         for name in list(self._tasks):
             await cancel(self._tasks.pop(name))
         await asyncio.gather(*(keeper.stop() for keeper in keepers))
