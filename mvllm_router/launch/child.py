@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from mvllm_router.launch.guard import Guard, is_there, signalled
 from mvllm_router.launch.journal import Journal
@@ -23,12 +25,20 @@ _LAST_WORDS = 2.0
 _TICK = 0.05
 
 
+class Output(NamedTuple):
+    """Our end of what a process prints."""
+
+    reader: asyncio.StreamReader
+    transport: asyncio.ReadTransport
+
+
 class Child:
     """A running server process. `ended` is set when it is over, and `code` is then how."""
 
     def __init__(
         self,
         process: asyncio.subprocess.Process,
+        output: Output,
         journal: Journal,
         guard: Guard,
         heard: Callable[[Sequence[str]], None],
@@ -39,6 +49,7 @@ class Child:
         self.last_word = time.monotonic()  # seconds; when it printed something
         self.first_line = journal.count  # lines of the journal that are not its own
         self._process = process
+        self._output = output
         self._journal = journal
         self._guard = guard
         self._heard = heard
@@ -62,15 +73,24 @@ class Child:
         Raises:
             OSError: it cannot be started.
         """
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            env=dict(environ),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            start_new_session=True,  # its children can be ended with it, and Ctrl-C is not for it
-        )
-        return cls(process, journal, guard, heard, over)
+        # Not a pipe of asyncio: that would wait for all who hold its other end, and a process
+        # that outlives the server, which is to be found and ended, holds it too.
+        ours, theirs = os.pipe()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *argv,
+                env=dict(environ),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=theirs,
+                start_new_session=True,  # its children end with it, and Ctrl-C is not for it
+            )
+        except BaseException:
+            os.close(ours)
+            raise
+        finally:
+            os.close(theirs)
+        return cls(process, await _reading(ours), journal, guard, heard, over)
 
     @property
     def code(self) -> int | None:
@@ -93,8 +113,7 @@ class Child:
         await self.ended.wait()
 
     async def _read(self) -> None:
-        assert self._process.stdout is not None
-        while data := await self._process.stdout.read(_CHUNK):
+        while data := await self._output.reader.read(_CHUNK):
             self.last_word = time.monotonic()
             lines = self._journal.feed(data)
             if lines:
@@ -112,6 +131,16 @@ class Child:
             await asyncio.sleep(_TICK)
         await asyncio.wait([self._reading], timeout=_LAST_WORDS)
         self._reading.cancel()  # a process that left the group may hold the pipe open for ever
+        self._output.transport.close()
         self._guard.forget(self.pid)
         self.ended.set()
         self._over()
+
+
+async def _reading(descriptor: int) -> Output:
+    """Read what comes through a pipe, whose descriptor is closed at the end."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
+    )
+    return Output(reader, transport)

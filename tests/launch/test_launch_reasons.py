@@ -17,7 +17,7 @@ pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
   Value error, User-specified max_model_len (999999) is greater than the derived max_model_len \
 (8192). [type=value_error, input_value=ArgsKwargs((), {'model': ...'}), input_type=ArgsKwargs]
     For further information visit https://errors.pydantic.dev/2.14/v/value_error"""
-VLLM_BLOCK = """(EngineCore pid=12) ERROR 11-21 18:06:58 [core.py:1213] Traceback (most recent call last):
+VLLM_BLOCK = """(EngineCore pid=12) ERROR 11-21 18:06:58 [core.py:1213] Traceback (most recent:
 (EngineCore pid=12) ERROR 11-21 18:06:58 [core.py:1213]     raise ValueError(
 (EngineCore pid=12) ERROR 11-21 18:06:58 [core.py:1213] ValueError: No common block size for 16 \
 (CPU_ATTN: [MultipleOf(32)]).
