@@ -269,7 +269,7 @@ class Router:
         self.relay.stop()  # what is left is told
         await self._settle()
         if self.supervisor is not None:
-            await self.supervisor.stop()
+            await self.supervisor.stop(self._stop_now)
         for task in self._tasks:
             await cancel(task)
         async with self.live.lock:  # one that has begun comes to its end

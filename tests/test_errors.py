@@ -19,6 +19,8 @@ TABLE = {
     errors.NotFound: (404, "invalid_request_error", "not_found"),
     errors.MethodNotAllowed: (405, "invalid_request_error", "method_not_allowed"),
     errors.SlowUpload: (408, "invalid_request_error", "request_timeout"),
+    errors.Conflict: (409, "invalid_request_error", "exists_already"),
+    errors.PreconditionFailed: (412, "invalid_request_error", "changed_since"),
     errors.TooLarge: (413, "invalid_request_error", "body_too_large"),
     errors.HeadTooLarge: (431, "invalid_request_error", "head_too_large"),
     errors.Overloaded: (429, "overloaded_error", "overloaded"),

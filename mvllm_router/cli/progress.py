@@ -28,7 +28,7 @@ _GLYPHS = {Phase.READY: ("●", "green"), Phase.FAILED: ("○", "red"), Phase.WA
 
 
 class Row(NamedTuple):
-    """What is shown of one server."""
+    """What is shown of one server. `seconds`: of one that is ready, how long that took."""
 
     name: str
     phase: Phase
@@ -45,8 +45,11 @@ def row_of(keeper: Keeper, now: float) -> Row:
         state = keeper.stage or state
     elif life.phase in (Phase.FAILED, Phase.PAUSING):
         line = life.reason
-    since = keeper.begun if life.phase is Phase.STARTING else life.since
-    return Row(keeper.name, life.phase, state, int(now - since), printable(line))
+    if life.phase is Phase.READY:
+        seconds = life.since - keeper.begun
+    else:
+        seconds = now - (keeper.begun if life.phase is Phase.STARTING else life.since)
+    return Row(keeper.name, life.phase, state, int(seconds), printable(line))
 
 
 def is_over(rows: Sequence[Row]) -> bool:

@@ -124,6 +124,7 @@ class Watch:
     async def check(self) -> None:
         """Check the backend once and note the result in the pool."""
         begun = time.monotonic()
+        absence = self.backend.absence
         try:
             if self._must_recognise():
                 await self._recognise()
@@ -131,6 +132,8 @@ class Watch:
             answer = await self._ask(engine.health_path)
             seconds = time.monotonic() - begun
             locked = await self._learn(engine, answer) if answer.status == 200 else None
+            if self.backend.absence is not absence:
+                return  # the process that has answered is gone
             if locked is not None:
                 self._note_wrong_key(locked, seconds)
             else:

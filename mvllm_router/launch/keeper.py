@@ -18,7 +18,7 @@ from mvllm_router.launch.life import Facts, Life, Phase, Rules
 from mvllm_router.launch.placement import Place
 from mvllm_router.launch.ports import Ports
 from mvllm_router.launch.programs import Program
-from mvllm_router.launch.reasons import LOOKED_AT, Reason, reason_of, stage_of
+from mvllm_router.launch.reasons import LOOKED_AT, Reason, last_error, reason_of, stage_of
 from mvllm_router.pool import Backend, Pool, State
 from mvllm_router.pool.backend import Absence
 from mvllm_router.tasks import happens
@@ -99,6 +99,11 @@ class Keeper:
             await self._follow(Phase.READY)
             await self._part()
 
+    async def hasten(self) -> None:
+        """End the server at once, while `stop` waits for it."""
+        if self._child is not None:
+            await self._child.kill()
+
     async def stop(self) -> None:
         """End the server and close its journal. What it had in flight has been seen to before."""
         if self._child is not None:
@@ -165,8 +170,11 @@ class Keeper:
         self._tell(f"starts as process {self._child.pid}{', ' if gpus else ''}{gpus}")
 
     def _heard(self, lines: Sequence[str]) -> None:
+        before = self.stage
         for line in lines:
             self.stage = stage_of(line) or self.stage
+        if self.stage != before and self.life.phase is Phase.STARTING:
+            self._absent(f"it is starting: {self.stage}")
 
     async def _follow(self, phase: Phase) -> None:
         """Look at the server for as long as it is in a phase."""
@@ -187,15 +195,18 @@ class Keeper:
             self._asked = False
             self.life.drains(now)
         elif fault := self.life.fault(_facts(child, backend, now)):
-            self.life.ended(Reason(fault), now)
+            self.life.ended(Reason(fault + last_error(self._lines(child))), now)
         elif self.life.phase is Phase.STARTING and backend is not None and backend.is_up:
             backend.absence = None
             self.life.is_ready(now)
             self._tell(f"ready after {now - self.begun:.0f} s")
 
     def _reason(self, child: Child) -> Reason:
-        lines = self.journal.after(child.first_line)[-LOOKED_AT:]
-        return reason_of(lines, child.code or 0)
+        return reason_of(self._lines(child), child.code or 0)
+
+    def _lines(self, child: Child) -> Sequence[str]:
+        """Return the last lines that this process has printed."""
+        return self.journal.after(child.first_line)[-LOOKED_AT:]
 
     async def _part(self) -> None:
         """See the process out, and say how it goes on."""
@@ -246,7 +257,8 @@ class Keeper:
 
 
 def _facts(child: Child, backend: Backend | None, now: float) -> Facts:
-    unwell = 0.0
-    if backend is not None and backend.health.state is State.DOWN:
-        unwell = now - max(backend.health.since, backend.last_byte)
-    return Facts(now - child.last_word, unwell)
+    silent = now - child.last_word
+    if backend is None or backend.health.state is not State.DOWN:
+        return Facts(silent)
+    unwell = now - max(backend.health.since, backend.last_byte)
+    return Facts(silent, unwell, backend.health.reason)

@@ -34,7 +34,7 @@ class Rules:
     """When a server is started again. Times in seconds."""
 
     start_timeout: float = 600.0  # longest silence while it starts
-    hung_after: float = 60.0  # how long a running one may fail its checks and send nothing
+    hung_after: float = 60.0  # how long it may fail its checks and send nothing
     first_pause: float = 1.0  # doubles from failure to failure
     longest_pause: float = 60.0
     most_failures: int = 5  # one after the other
@@ -43,11 +43,15 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is seen of a running server: seconds since it printed something, and how long it has
-    failed its health checks without a byte of an answer (0: it is well)."""
+    """What is seen of a running server.
+
+    Seconds since it printed something, and for which it has failed its health checks without a
+    byte of an answer (0: it is well, or nobody listens yet); what the last check found.
+    """
 
     silent_for: float = 0.0
     unwell_for: float = 0.0
+    complaint: str = ""
 
 
 class Life:
@@ -108,8 +112,9 @@ class Life:
         rules = self.rules
         if self.phase is Phase.STARTING and facts.silent_for >= rules.start_timeout:
             return f"it printed nothing for {rules.start_timeout:g} s while it started"
-        if self.phase is Phase.READY and facts.unwell_for >= rules.hung_after:
-            return f"it runs, and has not answered for {rules.hung_after:g} s"
+        judged = self.phase in (Phase.STARTING, Phase.READY)
+        if judged and facts.unwell_for >= rules.hung_after:
+            return f"it runs, and is not well for {rules.hung_after:g} s: {facts.complaint}"
         return ""
 
     def _forgive(self, now: float) -> None:

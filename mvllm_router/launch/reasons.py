@@ -62,6 +62,13 @@ def reason_of(lines: Sequence[str], code: int) -> Reason:
     return Reason(text, hopeless, port_taken)
 
 
+def last_error(lines: Sequence[str]) -> str:
+    """Return what a server that had to be ended has said of it, to be added; "" for nothing."""
+    plain = [_PREFIX.sub("", line).strip() for line in lines[-LOOKED_AT:]]
+    said = _exceptions(plain) or _usage(plain) or _llama(lines)
+    return f"; it said: {_short(said)}" if said else ""
+
+
 def _is_hopeless(said: str, lines: Sequence[str]) -> bool:
     if _PASSING.search(said):
         return False

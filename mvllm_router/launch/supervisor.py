@@ -72,15 +72,22 @@ class Supervisor:
             await self.stop()
             raise
 
-    async def stop(self) -> None:
-        """End all servers. Requests have been seen to before."""
+    async def stop(self, at_once: asyncio.Event | None = None) -> None:
+        """End all servers. Requests have been seen to before.
+
+        Args:
+            at_once: when it is set, servers that are still there are killed.
+        """
         self._stopping = True
         keepers = list(self.keepers.values())
         if keepers:
             log.info("stopping the servers that were started: %s", ", ".join(self.keepers))
         for name in list(self._tasks):
             await cancel(self._tasks.pop(name))
+        hastening = spawn(_hasten(keepers, at_once), "hurry") if at_once else None
         await asyncio.gather(*(keeper.stop() for keeper in keepers))
+        if hastening is not None:
+            await cancel(hastening)
         self.keepers.clear()
         self._ports.close()
         await asyncio.to_thread(self._guard.close)
@@ -142,3 +149,8 @@ class Supervisor:
         for keeper in self.keepers.values():
             if keeper.life.phase is Phase.STARTING:
                 keeper.wake()
+
+
+async def _hasten(keepers: Sequence[Keeper], at_once: asyncio.Event) -> None:
+    await at_once.wait()
+    await asyncio.gather(*(keeper.hasten() for keeper in keepers))

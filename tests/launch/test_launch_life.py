@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from mvllm_router.launch.life import Facts, Life, Phase, Rules
@@ -104,16 +106,18 @@ def test_one_that_starts_and_says_nothing_is_hung(silent: float, fault: str) -> 
     assert bool(found) == bool(fault)
 
 
-@pytest.mark.parametrize(("unwell", "fault"), [(59.0, ""), (60.0, "not answered for 60 s")])
-def test_one_that_runs_and_does_not_answer_is_hung(unwell: float, fault: str) -> None:
-    found = ready().fault(Facts(unwell_for=unwell))
+@pytest.mark.parametrize(("unwell", "fault"), [(59.0, ""), (60.0, "for 60 s: no answer in 5 s")])
+@pytest.mark.parametrize("make", [started, ready])
+def test_one_that_runs_and_is_not_well_is_hung(
+    make: Callable[[], Life], unwell: float, fault: str
+) -> None:
+    found = make().fault(Facts(unwell_for=unwell, complaint="no answer in 5 s"))
     assert fault in found
     assert bool(found) == bool(fault)
 
 
-def test_one_that_is_ready_may_be_silent_and_one_that_starts_unwell() -> None:
+def test_one_that_is_ready_may_be_silent() -> None:
     assert ready().fault(Facts(silent_for=1e6)) == ""
-    assert started().fault(Facts(unwell_for=1e6)) == ""
 
 
 def test_one_that_drains_is_not_judged() -> None:

@@ -168,8 +168,41 @@ async def test_one_that_hangs_is_replaced(
     await until(lambda: keeper.life.starts == 2, timeout=30)
     await until_phase(router, Phase.READY)
     assert not is_there(hung)
-    assert any("it runs, and has not answered" in text for text in messages(router))
+    assert any("it runs, and is not well for 0.3 s: " in text for text in messages(router))
     assert await complete(http, router) == (200, "sim-0")
+
+
+async def test_one_that_answers_but_never_well_is_ended_with_what_it_said(
+    start_launched: StartLaunched, quick: Callable[..., None]
+) -> None:
+    quick(hung_after=0.2, most_failures=1)
+    broken = script(
+        "import http.server, sys\n"
+        "class Broken(http.server.BaseHTTPRequestHandler):\n"
+        "    def do_GET(self): self.send_error(500)\n"
+        "print('ValueError: no such model')\n"
+        "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Broken).serve_forever()",
+        "{port}",
+    )
+    router = await start_launched(commanded(*broken))
+    keeper = await until_phase(router, Phase.FAILED)
+    assert keeper.life.reason.startswith("it runs, and is not well for 0.2 s: ")
+    assert keeper.life.reason.endswith("; it said: ValueError: no such model")
+
+
+async def test_asked_a_second_time_to_stop_it_kills_what_is_left(
+    start_launched: StartLaunched,
+) -> None:
+    router = await start_launched(commanded(*script(DEAF)))
+    keeper = keeper_of(router)
+    await until(lambda: keeper.journal.last == "deaf")
+    pid = keeper.pid
+    assert pid is not None
+    router.ask_to_stop()
+    router.ask_to_stop()
+    await router.stop(drain_timeout=0)
+    assert not is_there(pid)
+    assert "so it is killed" not in keeper.journal.path.read_text("utf-8")
 
 
 async def test_a_port_that_somebody_took_is_changed(
