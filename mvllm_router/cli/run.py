@@ -69,15 +69,16 @@ def run_router(
         return load(path, urls=urls, max_load=loads, overrides=overrides)
 
     config = loaded(reread)
-    if not demo:
-        from mvllm_router.cli.launch import plan_of
+    from mvllm_router.cli.launch import plan_of
 
-        return serve(config, reread if path else None, plan=plan_of(config))
+    plan = plan_of(config)
+    if not demo:
+        return serve(config, reread if path else None, plan=plan)
     from mvllm_router.cli.demo import start_demo
 
     config, key = _with_demo_key(config)
     with start_demo(key) as servers:
-        return serve(_with_demo(config, servers.servers), None, servers.go)
+        return serve(_with_demo(config, servers.servers), None, servers.go, plan=plan)
 
 
 def overrides_of(flags: Mapping[str, str]) -> dict[str, Override]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +37,8 @@ _DIALECTS = {
     "command": "auto",
 }
 _HIDDEN = "***"
+# In names of variables and of options. --max-num-batched-tokens is none, HF_TOKEN is one.
+_KEY = re.compile(r"api[-_]?key(?!-file)|token$|secret|passw|credential", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +60,33 @@ class Command:
         return {**kept, **self.env}
 
     def shown(self) -> str:
-        """Return a line for a shell, but for the key."""
+        """Return a line for a shell, but for keys."""
         pairs = [
-            f"{name}={shlex.quote(_HIDDEN if name == self.secret else value)}"
+            f"{name}={shlex.quote(_HIDDEN if name == self.secret or _is_key(name) else value)}"
             for name, value in self.env.items()
         ]
         unset = [word for name in self.without for word in ("-u", name)]
         before = ["env", *unset, *pairs] if unset else pairs
-        return " ".join([*before, shlex.join(self.argv)])
+        return " ".join([*before, shlex.join(_without_keys(self.argv))])
+
+
+def _is_key(name: str) -> bool:
+    return _KEY.search(name) is not None
+
+
+def _without_keys(words: Sequence[str]) -> list[str]:
+    """Hide what stands behind options such as --api-key, up to the next option."""
+    shown: list[str] = []
+    hides = False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if option.startswith("-"):
+            hides = _is_key(option)
+            word = f"{option}={_HIDDEN}" if hides and equals else word
+        elif hides:
+            word = _HIDDEN
+        shown.append(word)
+    return shown
 
 
 def command(place: Place, program: Program, port: int) -> Command:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+
+log = logging.getLogger(__name__)
 
 KEPT = 1000  # lines in memory
 _LONGEST = 2000  # characters of a line
-# Bytes of a file, and how many older ones stay beside it.
+# Bytes of a file; one older one stays beside it.
 _FILE_BYTES = 10 * 1024 * 1024
-_OLD_FILES = 1
 _HIDDEN = "***"
 # Progress bars draw over themselves.
 _END = re.compile(rb"[\r\n]+")
@@ -33,7 +34,8 @@ class Journal:
         self._lines: deque[str] = deque(maxlen=KEPT)
         self._rest = b""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self._open()
+        self._is_written = True  # the last line has come to the disk
 
     @property
     def last(self) -> str:
@@ -72,18 +74,22 @@ class Journal:
             return
         self._lines.extend(lines)
         self.count += len(lines)
-        self._file.write("\n".join(lines) + "\n")
-        self._file.flush()
-        if self._file.tell() > _FILE_BYTES:
-            self._turn_over()
+        try:
+            self._write("".join(f"{line}\n" for line in lines).encode("utf-8", "replace"))
+            self._is_written = True
+        except OSError as error:  # a full disk must not keep the server from printing
+            if self._is_written:
+                log.warning("the log %s cannot be written: %s", self.path, error.strerror)
+            self._is_written = False
 
-    def _turn_over(self) -> None:
-        self._file.close()
-        for number in range(_OLD_FILES, 0, -1):
-            newer = self.path if number == 1 else _old(self.path, number - 1)
-            newer.replace(_old(self.path, number))
-        self._file = self.path.open("a", encoding="utf-8")
+    def _write(self, data: bytes) -> None:
+        self._size += self._file.write(data) or 0
+        if self._size > _FILE_BYTES:
+            self.path.replace(self.path.with_name(f"{self.path.name}.1"))
+            self._file.close()
+            self._open()
 
-
-def _old(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.name}.{number}")
+    def _open(self) -> None:
+        # Without a buffer: what cannot be written is lost, and does not pile up.
+        self._file = self.path.open("ab", buffering=0)
+        self._size = self._file.tell()

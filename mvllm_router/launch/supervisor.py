@@ -22,6 +22,9 @@ from mvllm_router.tasks import cancel, spawn
 
 log = logging.getLogger(__name__)
 
+# Servers that start at the same time; there are never so many.
+_NO_LIMIT = 100_000
+
 Employ = Callable[[tuple[ServerSpec, ...]], Awaitable[None]]
 
 
@@ -63,7 +66,7 @@ class Supervisor:
             CannotLaunch: there is no port, or a log cannot be written.
         """
         self._guard = Guard()
-        turns = asyncio.Semaphore(self._plan.parallel or max(1, len(self._plan.places)))
+        turns = asyncio.Semaphore(self._plan.parallel or _NO_LIMIT)
         self._shared = Shared(self._pool, self._guard, self._ports, turns, self._employ_all)
         self._pool.listeners.append(self._wake)
         try:
@@ -123,17 +126,27 @@ class Supervisor:
         return place_more(launch, numbers, self._plan.gpus, taken)
 
     async def _add(self, places: Sequence[Place]) -> None:
-        for place in places:
-            path = self._folder / f"{place.name}.log"
-            try:
-                journal = Journal(path, place.launch.api_key or "")
-            except OSError as error:
-                raise CannotLaunch(f"the log {path} cannot be written: {error.strerror}") from None
-            program = self._plan.programs[place.launch.name]
-            self.keepers[place.name] = Keeper(place, program, journal, self._shared)
+        added: dict[str, Keeper] = {}
+        try:
+            for place in places:
+                added[place.name] = self._keeper(place)
+        except CannotLaunch:
+            for keeper in added.values():
+                await keeper.stop()
+            raise
+        self.keepers.update(added)
         await self._employ_all()
         for place in places:
             self._tasks[place.name] = spawn(self.keepers[place.name].run(), f"keeper {place.name}")
+
+    def _keeper(self, place: Place) -> Keeper:
+        path = self._folder / f"{place.name}.log"
+        try:
+            journal = Journal(path, place.launch.api_key or "")
+        except OSError as error:
+            raise CannotLaunch(f"the log {path} cannot be written: {error.strerror}") from None
+        program = self._plan.programs[place.launch.name]
+        return Keeper(place, program, journal, self._shared)
 
     async def _remove(self, keeper: Keeper) -> None:
         await keeper.drain()

@@ -123,6 +123,13 @@ def test_the_key_travels_in_the_environment_and_is_not_shown(engine: str, variab
     assert f"{variable}='***' A='b c' " in found.shown()
 
 
+def test_keys_that_the_user_gives_by_himself_are_not_shown_either() -> None:
+    words = ("--api-key", "hush", "hush2", "--max-num-batched-tokens", "8", "--hf-token=hush3")
+    shown = made(args=words, env={"HF_TOKEN": "hush4", "A_SECRET": "hush5"}).shown()
+    assert "hush" not in shown
+    assert shown.endswith("--api-key '***' '***' --max-num-batched-tokens 8 '--hf-token=***'")
+
+
 def test_the_routers_own_settings_and_keys_are_not_for_its_servers() -> None:
     inherited = {"ROUTER_API_KEY": "hush", "ROUTER_PORT": "1", "HF_TOKEN": "theirs"}
     assert made().environment(inherited) == {"HF_TOKEN": "theirs"}

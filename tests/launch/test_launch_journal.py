@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,18 @@ def test_the_file_is_turned_over_when_it_is_full(
     assert sorted(path.parent.iterdir()) == [path, older]
     assert older.stat().st_size + path.stat().st_size < 300
     assert "line 29" in older.read_text("utf-8") + path.read_text("utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no disk that is always full")
+def test_a_full_disk_is_told_once_and_keeps_no_server_from_printing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    journal = Journal(Path("/dev/full"))
+    for number in range(100):
+        journal.feed(f"{number}\n".encode())
+    assert journal.last == "99"
+    journal.close()
+    assert caplog.messages == ["the log /dev/full cannot be written: No space left on device"]
 
 
 def test_a_second_run_goes_on_behind_the_first(path: Path) -> None:

@@ -327,6 +327,16 @@ async def test_more_servers_are_started_and_fewer_are_drained_first(
     assert not is_there(pid)
 
 
+async def test_servers_that_are_added_start_at_the_same_time(
+    start_launched: StartLaunched, tmp_path: Path
+) -> None:
+    launch = commanded(*WHEN_THERE, str(tmp_path / "never"), *SIM)
+    router = await start_launched(launch)
+    await supervisor_of(router).scale(launch, 3)
+    for number in range(3):
+        await until_phase(router, Phase.STARTING, f"sim-{number}")
+
+
 async def test_servers_that_do_not_fit_are_not_added(start_launched: StartLaunched) -> None:
     launch = commanded(*SIM, replicas=1)
     router = await start_launched(launch, there=gpus(1))
