@@ -45,7 +45,7 @@ class Gpu:
         return self.used > self.total * _IN_USE
 
     def describe(self) -> str:
-        """Return `GPU 0 (NVIDIA H100, 79.1 of 79.6 GiB free)`."""
+        """Return `GPU 0 (NVIDIA H100, 79.1 of 79.6 GiB free)`, as it was when it was found."""
         free, total = (size / 2**30 for size in (self.total - self.used, self.total))
         return f"GPU {self.number} ({self.name}, {free:.1f} of {total:.1f} GiB free)"
 
@@ -76,9 +76,13 @@ def read_nvml(nvml: Any) -> tuple[Gpu, ...]:
     found = []
     for number in range(nvml.nvmlDeviceGetCount()):
         handle = nvml.nvmlDeviceGetHandleByIndex(number)
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
-        found.append(Gpu(number, _text(uuid), _text(name), int(memory.total), int(memory.used)))
+        try:
+            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+            total, used = int(memory.total), int(memory.used)
+        except nvml.NVMLError:  # one that shares the memory of the processor has none to tell
+            total = used = 0
+        found.append(Gpu(number, _text(uuid), _text(name), total, used))
     return tuple(found)
 
 

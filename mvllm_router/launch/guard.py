@@ -83,6 +83,9 @@ def signalled(group: int, number: int) -> bool:
 
 def main() -> None:
     """Keep the list until the input ends, then end what stands in it."""
+    # Who stops a whole service tells everybody in it; this one ends last.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     groups: set[int] = set()
     for line in sys.stdin:
         group = int(line[1:])

@@ -166,8 +166,8 @@ class Keeper:
             return
         self.journal.say(f"started as process {self._child.pid} on port {self.port}")
         self._absent("it is starting")
-        gpus = ", ".join(f"GPU {gpu.number}" for gpu in self.place.gpus)
-        self._tell(f"starts as process {self._child.pid}{', ' if gpus else ''}{gpus}")
+        gpus = "".join(f", {gpu.describe()}" for gpu in self.place.gpus)
+        self._tell(f"starts as process {self._child.pid}{gpus}")
 
     def _heard(self, lines: Sequence[str]) -> None:
         before = self.stage

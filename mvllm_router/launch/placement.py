@@ -10,7 +10,7 @@ from mvllm_router.launch.faults import CannotLaunch
 from mvllm_router.launch.gpus import Gpu, gpu_called
 
 # Engines that run on one GPU or another. A command does as it likes; MLX has Apple's.
-_ON_GPUS = ("vllm", "llama.cpp", "llama-cpp-python", "command")
+ON_GPUS = ("vllm", "llama.cpp", "llama-cpp-python", "command")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def _allowed(launch: LaunchSpec, gpus: Sequence[Gpu]) -> list[Gpu]:
     Raises:
         CannotLaunch: it names one that there is not, or wants several where there is none.
     """
-    if launch.engine not in _ON_GPUS:
+    if launch.engine not in ON_GPUS:
         return []
     if launch.gpus is None:
         allowed = list(gpus)

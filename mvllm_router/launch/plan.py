@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,11 @@ from mvllm_router.config import LaunchSpec
 from mvllm_router.launch.commands import Command, command
 from mvllm_router.launch.faults import CannotLaunch
 from mvllm_router.launch.gpus import Gpu, find, visible
-from mvllm_router.launch.placement import Place, place
+from mvllm_router.launch.placement import ON_GPUS, Place, place
 from mvllm_router.launch.ports import Ports
 from mvllm_router.launch.programs import Program, find_program
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ def make_plan(launches: Sequence[LaunchSpec], parallel: int | None = None) -> Pl
             "start them by yourself, and name them as `[servers]`",
         )
     programs = {launch.name: find_program(launch) for launch in launches}
-    wants_gpus = any(launch.engine != "mlx" and launch.gpus != () for launch in launches)
+    wants_gpus = any(launch.engine in ON_GPUS and launch.gpus != () for launch in launches)
     gpus = visible(find(), os.environ) if wants_gpus else ()
+    if wants_gpus and not gpus:
+        log.info("no GPU of NVIDIA or AMD is there to be used: servers start without")
     return Plan(tuple(place(launches, gpus)), programs, gpus, parallel)

@@ -144,7 +144,10 @@ class Supervisor:
         try:
             journal = Journal(path, place.launch.api_key or "")
         except OSError as error:
-            raise CannotLaunch(f"the log {path} cannot be written: {error.strerror}") from None
+            raise CannotLaunch(
+                f"the log {path} cannot be written: {error.strerror}",
+                "XDG_STATE_HOME in the environment names another folder for it",
+            ) from None
         program = self._plan.programs[place.launch.name]
         return Keeper(place, program, journal, self._shared)
 

@@ -36,6 +36,9 @@ ROCM_SMI = """{"card1": {"Unique ID": "0x18f68e602b8a790f", "Card Series": "AMD 
 class Nvml:
     """Answers as the module `pynvml` does; some of its versions give bytes."""
 
+    class NVMLError(Exception):
+        pass
+
     def __init__(self, *devices: tuple[str | bytes, str | bytes]) -> None:
         self.devices = devices
 
@@ -52,6 +55,8 @@ class Nvml:
         return self.devices[number][1]
 
     def nvmlDeviceGetMemoryInfo(self, number: int) -> SimpleNamespace:
+        if self.devices[number][1] == "NVIDIA GB10":
+            raise self.NVMLError("Not Supported")
         return SimpleNamespace(total=80 * GIB, used=number * GIB, free=(80 - number) * GIB)
 
 
@@ -61,6 +66,12 @@ def test_nvml_is_read_as_text_or_as_bytes() -> None:
         Gpu(0, H100, "NVIDIA H100", 80 * GIB, 0),
         Gpu(1, "GPU-bb", "NVIDIA A100", 80 * GIB, GIB),
     )
+
+
+def test_a_gpu_that_shares_the_processors_memory_can_be_used() -> None:
+    (found,) = read_nvml(Nvml(("GPU-cc", "NVIDIA GB10")))
+    assert found == Gpu(0, "GPU-cc", "NVIDIA GB10", 0, 0)
+    assert not found.is_in_use
 
 
 def test_nvidia_smi_is_read_also_where_a_gpu_has_no_memory_of_its_own() -> None:
