@@ -22,6 +22,8 @@ from mvllm_router.control.reload import FileWatch
 from mvllm_router.control.watches import Watches
 from mvllm_router.files import most_connections, raise_limit
 from mvllm_router.front.front import Front
+from mvllm_router.launch.plan import Plan
+from mvllm_router.launch.supervisor import Supervisor, journals_folder
 from mvllm_router.policies import Policy
 from mvllm_router.policies import make as make_policy
 from mvllm_router.pool import Pool
@@ -59,11 +61,17 @@ class CannotListen(Exception):
 class Router:
     """One router: `start`, then `serve_until_stopped` or `stop`."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        reread: Callable[[], Config] | None = None,
+        plan: Plan | None = None,
+    ) -> None:
         """Prepare to run `config`.
 
         Args:
             reread: loads the configuration again for a reload; None when there is no file.
+            plan: servers to start on this machine, beside those of `config`.
         """
         settings = config.settings
         queue_rules = assembly.queue_rules(settings)
@@ -84,6 +92,8 @@ class Router:
             self.live,
         )
         self.port = settings.port
+        self.supervisor: Supervisor | None = None
+        self._plan = plan
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: asyncio.Server | None = None
         self._certificate: Certificate | None = None
@@ -134,6 +144,15 @@ class Router:
             self.file_watch = FileWatch(self.config.path, self._follow_file)
             self._tasks.append(spawn(self.file_watch.run(), "watch of the file"))
             await self._follow_file()  # it may have changed since it was loaded
+        if self._plan is not None:
+            await self._launch(self._plan)
+
+    async def _launch(self, plan: Plan) -> None:
+        # Two routers may have servers of the same names; they do not have the same port.
+        folder = journals_folder() / str(self.port)
+        self.supervisor = Supervisor(plan, self.pool, self.live.employ, folder)
+        self.app.launched.supervisor = self.supervisor
+        await self.supervisor.start()
 
     async def _listen(self) -> None:
         settings = self.config.settings
@@ -249,6 +268,8 @@ class Router:
         await self._drain(drain_timeout)
         self.relay.stop()  # what is left is told
         await self._settle()
+        if self.supervisor is not None:
+            await self.supervisor.stop(self._stop_now)
         for task in self._tasks:
             await cancel(task)
         async with self.live.lock:  # one that has begun comes to its end

@@ -39,6 +39,7 @@ FLOORS = (
     {"policies", "engines", "auth", "cors"},
     {"front"},
     {"proxy", "control"},
+    {"launch"},
     {"api", "assembly"},
     {"server"},
     {"client", "sim"},

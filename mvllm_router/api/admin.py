@@ -89,6 +89,8 @@ class Admin:
         def plan() -> Change:
             nonlocal write
             live = self._live
+            if any(asked.name == spec.name for spec in live.launched):
+                raise Conflict(f"This router has started `{asked.name}`: use `router scale`.")
             if not (write and asked.name in live.overlay.removed):  # else it is gone already
                 self._matching(asked)
             edit = removing(live, asked.name) if write else None

@@ -14,6 +14,7 @@ from mvllm_router.api.config import config_document
 from mvllm_router.api.events import EventStreams
 from mvllm_router.api.explain import explain_document
 from mvllm_router.api.health import health_document, server_models_document
+from mvllm_router.api.launched import Launched
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.metric_table import Sources
 from mvllm_router.api.metrics import CONTENT_TYPE, Metrics
@@ -60,6 +61,7 @@ class App:
         self.live = live
         self.draining = False
         self.events = EventStreams(pool.events)
+        self.launched = Launched(pool)
         self.own = OwnRoutes(self._table(Admin(pool, live)))
         self._metrics = Metrics(Sources(pool, gate, lambda: relay.dispatch.waiting))
 
@@ -83,6 +85,9 @@ class App:
                 admin.show, {"PATCH": admin.change, "DELETE": admin.remove}
             ),
             "/router/reload": Own(writes={"POST": admin.reload}),
+            "/router/launch": showing(self.launched.document),
+            "/router/launch/{name}": Own(self.launched.show, {"PATCH": self.launched.change}),
+            "/router/logs/{name}": Own(self.launched.log, for_operators=True),
         }
 
     def opened(self, request: Request) -> None:
@@ -106,15 +111,13 @@ class App:
 
     def _let_in(self, request: Request) -> None:
         route = request.route
-        if isinstance(route, Found) and request.method in route.own.writes:
+        own = route.own if isinstance(route, Found) else None
+        if own is not None and (request.method in own.writes or own.for_operators):
             self.gate.check_admin(request.fields)
-            check_size(request.announced)
         else:
-            if isinstance(route, Found):
-                check_size(request.announced)
-            for_operators = isinstance(route, Found) and route.own.for_operators
-            check = self.gate.check_operator if for_operators else self.gate.check
-            request.caller = check(request.path, request.fields)
+            request.caller = self.gate.check(request.path, request.fields)
+        if own is not None:
+            check_size(request.announced)
 
     def ended(self, request: Request, *, client_left: bool) -> None:
         """Forget a request that was opened."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from mvllm_router.config import SETTINGS, Config, Overlay, ServerSpec, Setting
+from mvllm_router.config import SETTINGS, Config, ServerSpec, Setting
 from mvllm_router.control.live import Live
 
 _HIDDEN = "***"
@@ -21,7 +21,7 @@ def config_document(live: Live) -> dict[str, object]:
         "etag": live.etag,
         "live_changes": live.overlay.count,
         "settings": {setting.name: _setting(setting, config) for setting in SETTINGS},
-        "servers": [_server(spec, config, live.overlay) for spec in config.servers],
+        "servers": [_server(spec, config, live) for spec in config.servers],
     }
 
 
@@ -37,7 +37,7 @@ def _setting(setting: Setting, config: Config) -> dict[str, object]:
     }
 
 
-def _server(spec: ServerSpec, config: Config, overlay: Overlay) -> dict[str, object]:
+def _server(spec: ServerSpec, config: Config, live: Live) -> dict[str, object]:
     shown: dict[str, Any] = {
         one.name: getattr(spec, one.name) for one in fields(ServerSpec) if one.name not in _INNER
     }
@@ -47,10 +47,11 @@ def _server(spec: ServerSpec, config: Config, overlay: Overlay) -> dict[str, obj
     shown["api_key"] = _HIDDEN if spec.api_key else None
     shown["headers"] = {name: _HIDDEN for name, _ in spec.headers}
     place = config.server_places.get(spec.name)
-    added = spec.name in overlay.added
+    added = spec.name in live.overlay.added
+    launched = any(spec.name == one.name for one in live.launched)
     return {
         **shown,
-        "from": "admin API" if added else "file" if place else "flag",
+        "from": "admin API" if added else "launch" if launched else "file" if place else "flag",
         "place": None if added else place,
-        "changed": sorted(overlay.changed.get(spec.name, ())),
+        "changed": sorted(live.overlay.changed.get(spec.name, ())),
     }

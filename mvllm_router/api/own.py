@@ -37,7 +37,7 @@ class Own:
     """One route: `read` answers GET and HEAD, `writes` the methods that change something.
 
     `asks` answers POST where that changes nothing: a question that has a body. What is
-    `for_operators` tells of all clients, and needs the admin key where there is one.
+    `for_operators` tells of all clients, and is asked for as what changes something.
     """
 
     read: Handler | None = None

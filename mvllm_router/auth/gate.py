@@ -77,20 +77,8 @@ class Gate:
             return None
         raise _unauthorized(key)
 
-    def check_operator(self, path: str, headers: Mapping[str, str]) -> Caller | None:
-        """As `check`, for a path that tells of all clients: the admin key, where there is one.
-
-        Raises:
-            Unauthorized: it needs a key, and the request has none or a wrong one.
-            Forbidden: it needs the admin key, and the request has that of a client.
-        """
-        if self._admin is None:
-            return self.check(path, headers)
-        self.check_admin(headers)
-        return ANYBODY
-
     def check_admin(self, headers: Mapping[str, str]) -> None:
-        """Let a request pass that changes the router, or raise.
+        """Let a request pass that changes the router, or tells of all clients, or raise.
 
         Raises:
             Unauthorized: it needs a key, and the request has none or a wrong one.

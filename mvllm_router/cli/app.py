@@ -8,6 +8,18 @@ from typing import Annotated
 import typer
 
 from mvllm_router import __version__
+from mvllm_router.cli.launch_app import (
+    LAUNCH_EXAMPLES,
+    LAUNCH_HELP,
+    LOGS_EXAMPLES,
+    RESTART_EXAMPLES,
+    RESTART_HELP,
+    SCALE_EXAMPLES,
+    launch,
+    logs,
+    restart,
+    scale,
+)
 from mvllm_router.cli.options import (
     ROUTER,
     AdminKey,
@@ -166,6 +178,9 @@ def run(
     )
 
 
+app.command(rich_help_panel=_RUN, help=LAUNCH_HELP, epilog=LAUNCH_EXAMPLES)(launch)
+
+
 @app.command(rich_help_panel=_OBSERVE)
 def status(url: RouterUrl = ROUTER, api_key: RouterKey = None, json: AsJson = False) -> None:
     """Show the servers of a running router and how busy they are."""
@@ -188,6 +203,9 @@ def top(
     from mvllm_router.cli.top import show_dashboard
 
     show_dashboard(url, admin_key or api_key, interval=interval, read_only=read_only)
+
+
+app.command(rich_help_panel=_OBSERVE, epilog=LOGS_EXAMPLES)(logs)
 
 
 @app.command(rich_help_panel=_OBSERVE, help=_EXPLAIN_HELP, epilog=_EXPLAIN_EXAMPLES)
@@ -302,6 +320,10 @@ def weight(
     from mvllm_router.cli.servers import weigh_server
 
     weigh_server(Remote(url, admin_key or api_key), name, weight, write=write, as_document=json)
+
+
+app.command(rich_help_panel=_OPERATE, help=RESTART_HELP, epilog=RESTART_EXAMPLES)(restart)
+app.command(rich_help_panel=_OPERATE, epilog=SCALE_EXAMPLES)(scale)
 
 
 @app.command(rich_help_panel=_OPERATE, help=_RELOAD_HELP, epilog=_RELOAD_EXAMPLES)

@@ -41,9 +41,11 @@ def check_config(path: Path, *, connect: bool, as_document: bool) -> None:
     if as_document:
         warnings = [_as_document(warning) for warning in config.warnings]
         servers = [vars(server) for server in found]
-        as_json({"ok": ok, "problems": warnings, "servers": servers, "keys": _key_names(config)})
+        launches = [launch.name for launch in config.launches]
+        rest = {"keys": _key_names(config), "launches": launches}
+        as_json({"ok": ok, "problems": warnings, "servers": servers, **rest})
     else:
-        _print(path, found, len(config.client_keys), asked=connect)
+        _print(path, found, config, asked=connect)
     if not ok:
         raise typer.Exit(Exit.FAILED)
 
@@ -109,14 +111,18 @@ def _key_names(config: Config) -> list[str]:
     return [key.name for key in config.client_keys]
 
 
-def _print(path: Path, found: list[Found], keys: int, *, asked: bool) -> None:
+def _print(path: Path, found: list[Found], config: Config, *, asked: bool) -> None:
     width = max((len(server.name) for server in found), default=0)
     for server in found:
         mark, colour = ("ok", typer.colors.GREEN) if server.ok else ("down", typer.colors.RED)
         # A server may say anything, also what a terminal would act on.
         facts = printable(server.says or ", ".join(_facts(server)))
         typer.echo(f"{styled(f'{mark:<4}', colour)}  {server.name:<{width}}  {facts}")
-    typer.echo(f"{path}: {_summary(found, keys, asked=asked)}")
+    for launch in config.launches:
+        servers = [count(launch.replicas, "server")] if launch.replicas else []
+        facts = ", ".join([launch.engine, *filter(None, [launch.model]), *servers])
+        typer.echo(printable(f"{launch.name} is launched: {facts}"))
+    typer.echo(f"{path}: {_summary(found, config, asked=asked)}")
 
 
 def _facts(server: Found) -> list[str]:
@@ -124,8 +130,11 @@ def _facts(server: Found) -> list[str]:
     return [server.engine, *capacity, *server.models]
 
 
-def _summary(found: list[Found], keys: int, *, asked: bool) -> str:
+def _summary(found: list[Found], config: Config, *, asked: bool) -> str:
+    keys, launches = len(config.client_keys), len(config.launches)
     with_keys = f", {count(keys, 'key')} of clients" if keys else ""
+    if launches:
+        with_keys = f", {launches} launched with the router{with_keys}"
     if not found:
         return f"no servers{with_keys}"
     if not asked:

@@ -150,7 +150,7 @@ def _changes(changed: Mapping[str, Any]) -> Iterator[str]:
 def _wait(router: Remote, name: str, server: Server, timeout: float) -> Server:
     """Return the server's entry once it is empty, or what it is when the time is over."""
     end = time.monotonic() + timeout
-    with _progress() as show:
+    with progress() as show:
         while server["in_flight"] and (left := end - time.monotonic()) > 0:
             show(f"{name}: waiting for {count(server['in_flight'], 'request')} to finish")
             time.sleep(min(_TICK, left))
@@ -161,7 +161,7 @@ def _wait(router: Remote, name: str, server: Server, timeout: float) -> Server:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
+def progress() -> Iterator[Callable[[str], None]]:
     """Give a function that shows a line: in place on a terminal, else whenever it is another."""
     if not sys.stderr.isatty():
         yield _Lines().show

@@ -26,6 +26,8 @@ from mvllm_router.config import (
 )
 
 if TYPE_CHECKING:
+    from mvllm_router.launch.plan import Plan
+    from mvllm_router.launch.supervisor import Supervisor
     from mvllm_router.server import Router
 
 log = logging.getLogger("mvllm_router")
@@ -67,19 +69,12 @@ def run_router(
     path = config_path or _default_path(urls, demo)
     if path is None and not urls and not demo:
         fail(_WAYS, Exit.USAGE)
-    overrides = {
-        name: Override(value, "flag", f"--{name.replace('_', '-')}")
-        for name, value in flags.items()
-    }
+    overrides = overrides_of(flags)
 
     def reread() -> Config:
         return load(path, urls=urls, max_load=loads, overrides=overrides)
 
-    try:
-        config = reread()
-    except ConfigError as error:
-        problems(str(error))
-        raise typer.Exit(Exit.USAGE) from None
+    config = read_or_end(reread)
     if not console and not announce:
         from mvllm_router.cli.attended import is_attended, run_attended
 
@@ -92,8 +87,11 @@ def run_router(
 
         config, reread, key = with_key(config, reread)
         tell = announcer(key)
+    from mvllm_router.cli.launch import plan_of
+
+    plan = plan_of(config)
     if not demo:
-        return _serve(config, reread if path else None, tell)
+        return serve(config, reread if path else None, tell, plan=plan)
     from mvllm_router.cli.demo import start_demo
 
     config, demo_key = _with_demo_key(config)
@@ -104,7 +102,31 @@ def run_router(
                 tell(router)
             servers.go(router.url)
 
-        return _serve(_with_demo(config, servers.servers), None, started)
+        return serve(_with_demo(config, servers.servers), None, started, plan=plan)
+
+
+def overrides_of(flags: Mapping[str, str]) -> dict[str, Override]:
+    """Return the settings that were given as options, by their name in the file."""
+    return {
+        name: Override(value, "flag", f"--{name.replace('_', '-')}")
+        for name, value in flags.items()
+    }
+
+
+def read_or_end(read: Callable[[], Config]) -> Config:
+    """Return what `read` loads; a mistake in it ends the command."""
+    try:
+        return read()
+    except ConfigError as error:
+        problems(str(error))
+        raise typer.Exit(Exit.USAGE) from None
+
+
+def loaded(read: Callable[[], Config]) -> Config:
+    """Return what `read` loads, with logs as that has it; a mistake in it ends the command."""
+    config = read_or_end(read)
+    _configure_logs(config)
+    return config
 
 
 def _with_demo_key(config: Config) -> tuple[Config, str | None]:
@@ -149,21 +171,46 @@ def _configure_logs(config: Config) -> None:
         log.warning("%s", warning.render().removeprefix("warning: "))
 
 
-def _serve(
+def serve(
     config: Config,
     reread: Callable[[], Config] | None,
     started: Callable[[Router], None] | None = None,
+    *,
+    plan: Plan | None = None,
+    is_launch: bool = False,
 ) -> None:
+    """Run the router until it is stopped.
+
+    Args:
+        reread: loads the configuration again; None when there is no file.
+        started: is called with the router when it listens.
+        plan: servers to start.
+        is_launch: these servers are what it is for: when none of them starts, it ends.
+    """
+    from mvllm_router.launch.faults import CannotLaunch
     from mvllm_router.server import CannotListen, Router, run
 
+    none_started = False
+
     async def work() -> None:
-        router = Router(config, reread)
+        router = Router(config, reread, plan)
         await router.start()
 
         async def announce() -> None:
-            _greet(router.url, config)
+            _greet(router.url, config, plan)
             if started:
                 started(router)
+            if router.supervisor is not None:
+                await follow(router.supervisor)
+
+        async def follow(supervisor: Supervisor) -> None:
+            from mvllm_router.cli.progress import follow_start
+
+            nonlocal none_started
+            any_started = await follow_start(supervisor)
+            if not any_started and is_launch and not config.servers:
+                none_started = True
+                router.ask_to_stop()
 
         # In this order: who reads that it runs may stop it, and signals must be heeded by then.
         await asyncio.gather(router.serve_until_stopped(), announce())
@@ -171,18 +218,23 @@ def _serve(
 
     try:
         run(work())
+    except CannotLaunch as error:
+        fail(str(error), Exit.FAILED, hint=error.hint)
     except CannotListen as error:
         text, _, hint = str(error).partition("\nhint: ")
         fail(text, Exit.USAGE, hint=hint)
+    if none_started:
+        fail("no server could be started", Exit.FAILED)
 
 
-def _greet(url: str, config: Config) -> None:
+def _greet(url: str, config: Config, plan: Plan | None) -> None:
     settings = config.settings
+    servers = len(config.servers) + (len(plan.places) if plan else 0)
     log.info(
         "mvllm-router %s on %s, %s, policy %s (Ctrl-C to stop)",
         __version__,
         url,
-        count(len(config.servers), "server"),
+        count(servers, "server"),
         settings.policy,
     )
     if not config.client_keys and not is_loopback(settings.host):

@@ -8,8 +8,9 @@ from __future__ import annotations
 from mvllm_router.config.address import default_name, is_loopback, normalise_url
 from mvllm_router.config.auth_keys import AUTH_KEYS
 from mvllm_router.config.diff import ConfigDiff, changes
+from mvllm_router.config.launch_keys import LAUNCH_ENGINES, LAUNCH_KEYS
 from mvllm_router.config.load import Override, load, parse, server_from
-from mvllm_router.config.model import Config, KeySpec, ServerSpec, key_digest
+from mvllm_router.config.model import Config, KeySpec, LaunchSpec, ServerSpec, key_digest
 from mvllm_router.config.overlay import CHANGEABLE, Overlay
 from mvllm_router.config.problems import ConfigError, Problem, mask_url
 from mvllm_router.config.render import entry_of
@@ -32,6 +33,8 @@ __all__ = [
     "ENGINE_ALIASES",
     "ENGINE_NAMES",
     "ENGINE_PLUGINS",
+    "LAUNCH_ENGINES",
+    "LAUNCH_KEYS",
     "POLICY_NAMES",
     "POLICY_PLUGINS",
     "SERVER_KEYS",
@@ -41,6 +44,7 @@ __all__ = [
     "ConfigDiff",
     "ConfigError",
     "KeySpec",
+    "LaunchSpec",
     "Mismatch",
     "Overlay",
     "Override",

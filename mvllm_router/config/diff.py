@@ -14,9 +14,9 @@ class ConfigDiff:
     """Names only, never values: what changed may be a secret.
 
     `added` and `removed` are names of servers; `changed` leads from the name of a server that stays
-    to the names of its fields that differ. `live` and `needs_restart` are names of settings, `keys`
-    those of clients' keys that came, went or changed, which is live as well. False when nothing
-    changed.
+    to the names of its fields that differ. `live` and `needs_restart` are names of settings, or
+    "launch" for the servers that the router starts itself; `keys` those of clients' keys that came,
+    went or changed, which is live as well. False when nothing changed.
     """
 
     added: tuple[str, ...] = ()
@@ -40,7 +40,10 @@ def changes(old: Config, new: Config) -> ConfigDiff:
         removed=tuple(name for name in before if name not in after),
         changed=_changed_servers(before, after),
         live=tuple(setting.name for setting in differing if setting.live),
-        needs_restart=tuple(setting.name for setting in differing if not setting.live),
+        needs_restart=(
+            *(setting.name for setting in differing if not setting.live),
+            *(("launch",) if old.launches != new.launches else ()),
+        ),
         keys=_changed_keys(old, new),
     )
 

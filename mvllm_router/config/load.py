@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 from mvllm_router.config.document import Argument, Document, Where, read_text
 from mvllm_router.config.keys import read_keys, repeated_keys, settings_problems
+from mvllm_router.config.launches import read_launches
 from mvllm_router.config.locate import KeyPath
 from mvllm_router.config.model import Config, ServerSpec
 from mvllm_router.config.pem import check_pem
@@ -19,7 +20,7 @@ from mvllm_router.config.server_keys import SERVER_KEY_NAMES, SERVER_RULES
 from mvllm_router.config.servers import read_server
 from mvllm_router.config.settings import SETTINGS, Setting, Settings
 
-_TABLES = ("servers", "auth", "config")
+_TABLES = ("servers", "launch", "auth", "config")
 _SETTING_NAMES = tuple(setting.name for setting in SETTINGS)
 
 
@@ -52,18 +53,28 @@ def load(
     *,
     urls: Sequence[str] = (),
     max_load: Sequence[int] = (),
+    launch: Mapping[str, object] | None = None,
     overrides: Mapping[str, Override] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Config:
     """The configuration from the file `path` (None: no file) and all else that has a say.
 
     `urls` are servers beside those of the file. `max_load` is the number of requests each of them
-    can work on: one for all, or one for each. `overrides` go by names of settings; they come before
+    can work on: one for all, or one for each. `launch` is an entry of `[[launch]]` beside those of
+    the file. `overrides` go by names of settings; they come before
     the variables ROUTER_* of `environ` (None: of this process; an empty one counts as unset), these
     before the file, and that before the defaults. Raises ConfigError with all that is wrong.
     """
     text = "" if path is None else read_text(path)
-    return parse(text, path, urls=urls, max_load=max_load, overrides=overrides, environ=environ)
+    return parse(
+        text,
+        path,
+        urls=urls,
+        max_load=max_load,
+        launch=launch,
+        overrides=overrides,
+        environ=environ,
+    )
 
 
 def parse(
@@ -72,6 +83,7 @@ def parse(
     *,
     urls: Sequence[str] = (),
     max_load: Sequence[int] = (),
+    launch: Mapping[str, object] | None = None,
     overrides: Mapping[str, Override] | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Config:
@@ -82,6 +94,8 @@ def parse(
     placed = _file_servers(document, environ, problems)
     placed += _argument_servers(urls, max_load, problems)
     problems += _repeated(placed)
+    names = [one.server.name for one in placed]
+    launches = read_launches(document, launch, names, environ, problems)
     settings, origins = _settings(document, overrides or {}, environ, problems)
     keys = read_keys(document, environ, problems)
     problems += repeated_keys(document, keys, settings)
@@ -101,6 +115,7 @@ def parse(
             one.server.name: document.address(one.path) for one in placed if one.where is document
         },
         is_blank=path is not None and not text.strip(),
+        launches=launches,
     )
 
 

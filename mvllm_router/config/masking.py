@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from mvllm_router.config.auth_keys import AUTH_KEY_NAMES, AUTH_SOURCES
+from mvllm_router.config.launch_keys import LAUNCH_KEY_NAMES
 from mvllm_router.config.locate import KeyPath, Spot
 from mvllm_router.config.problems import did_you_mean, mask_url, printable
 from mvllm_router.config.server_keys import SERVER_KEY_NAMES
@@ -21,12 +22,20 @@ HIDDEN = "***"
 
 _SECRET_SERVER_KEYS = {"api_key", "headers"}
 _SECRET_AUTH_KEYS = {"key", "key_file"}
+# What an engine is given as it is may hold anything, keys too.
+_SECRET_LAUNCH_KEYS = {"api_key", "args", "env"}
+_SECRET_KEYS = {
+    "servers": _SECRET_SERVER_KEYS,
+    "auth": _SECRET_AUTH_KEYS,
+    "launch": _SECRET_LAUNCH_KEYS,
+}
 _AUTH_WORDS = ("keys", *AUTH_KEY_NAMES)
 _SETTINGS = {setting.name: setting for setting in SETTINGS}
 _HARMLESS = {name for name, setting in _SETTINGS.items() if not setting.secret} | (
     set(SERVER_KEY_NAMES) - _SECRET_SERVER_KEYS - {"api_key_env"} | {"servers", "config"}
 )
 _HARMLESS |= set(AUTH_KEY_NAMES) - set(AUTH_SOURCES)
+_HARMLESS |= {"launch", *LAUNCH_KEY_NAMES} - _SECRET_LAUNCH_KEYS - {"api_key_env"}
 # A key pasted in place of the name of its variable hardly ever looks like this.
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 
@@ -113,7 +122,7 @@ def _shown_text(key: KeyPath | None, value: str) -> str | None:
     masked = value
     if key == ("servers", "url") or "://" in value:
         masked = mask_url(value)
-    elif key in (("servers", "api_key_env"), ("auth", "key_env")):
+    elif key in (("servers", "api_key_env"), ("launch", "api_key_env"), ("auth", "key_env")):
         masked = shown_variable(value)
     return None if masked == value else f'"{printable(masked)}"'
 
@@ -122,7 +131,7 @@ def _is_secret(key: KeyPath) -> bool:
     table, name = key
     if table == "config":
         return _SETTINGS[str(name)].secret
-    return name in (_SECRET_SERVER_KEYS if table == "servers" else _SECRET_AUTH_KEYS)
+    return name in _SECRET_KEYS[str(table)]
 
 
 def _deciding_key(path: KeyPath) -> KeyPath | None:
@@ -133,6 +142,9 @@ def _deciding_key(path: KeyPath) -> KeyPath | None:
         number, name = path[2:4] if len(path) > 3 and path[1] == "keys" else ("", "")
         known = name in AUTH_KEY_NAMES and all(isinstance(n, int) for n in (number, *path[4:]))
         return ("auth", name) if known else None
+    if path[0] == "launch":
+        name = path[2] if len(path) > 2 and isinstance(path[1], int) else ""
+        return ("launch", name) if name in LAUNCH_KEY_NAMES else None
     rest = path[2:] if path[:2] == ("servers", "servers") else path[1:]
     if path[0] != "servers" or not rest or isinstance(rest[0], str):
         return None

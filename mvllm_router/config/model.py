@@ -10,10 +10,21 @@ from pathlib import Path
 from mvllm_router.config.problems import Problem
 from mvllm_router.config.settings import Settings
 
-__all__ = ["DEFAULT_KEY", "Config", "KeySpec", "ServerSpec", "Settings", "key_digest"]
+__all__ = [
+    "DEFAULT_KEY",
+    "START_TIMEOUT",
+    "Config",
+    "KeySpec",
+    "LaunchSpec",
+    "ServerSpec",
+    "Settings",
+    "key_digest",
+]
 
 # What the key of the setting `api_key` is called beside those of `[auth]`.
 DEFAULT_KEY = "default"
+# Seconds that a server which starts may be silent: it may fetch its model meanwhile.
+START_TIMEOUT = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,35 @@ class ServerSpec:
     tls_key: str = ""
     tls_files: str = field(default="", repr=False)
     tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """Servers that the router starts itself, as they were configured: one entry of `[[launch]]`.
+
+    Its servers are called `name`-0, `name`-1, ...; `replicas` of None: as many as the GPUs allow.
+    `tp` is the number of GPUs of each, `gpus` the only ones that may be used, by number or UUID;
+    None: all that there are. `slots` is how many requests each works on at once, `context` the
+    longest of them in tokens; None leaves both to the engine. `args` go to the engine as they are;
+    for the engine "command" they are the command. `start_timeout` is the longest silence of a
+    server that starts, in seconds.
+    """
+
+    name: str
+    engine: str
+    model: str = ""
+    replicas: int | None = None
+    tp: int = 1
+    gpus: tuple[str, ...] | None = None
+    slots: int | None = None
+    context: int | None = None
+    engine_path: str = ""
+    args: tuple[str, ...] = field(default=(), repr=False)  # people put keys there
+    env: Mapping[str, str] = field(default_factory=dict, hash=False, repr=False)
+    api_key: str | None = field(default=None, repr=False)
+    weight: float = 1.0
+    force: bool = False
+    start_timeout: float = START_TIMEOUT
 
 
 def key_digest(key: str) -> bytes:
@@ -85,6 +125,7 @@ class Config:
     places: Mapping[str, str] = field(default_factory=dict, hash=False)
     server_places: Mapping[str, str] = field(default_factory=dict, hash=False)
     is_blank: bool = False
+    launches: tuple[LaunchSpec, ...] = ()
 
     @property
     def client_keys(self) -> tuple[KeySpec, ...]:

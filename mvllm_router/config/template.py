@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 from mvllm_router.config.auth_keys import AUTH_KEYS, AuthKey
+from mvllm_router.config.launch_keys import LAUNCH_KEYS, LaunchKey
 from mvllm_router.config.rules import Value, plain
 from mvllm_router.config.server_keys import SERVER_KEYS, ServerKey
 from mvllm_router.config.settings import SETTINGS, Setting
@@ -23,6 +24,13 @@ servers = [
 ]
 """
 _KEYS_HEAD = "# The keys of a server:\n"
+_LAUNCH_HEAD = """\
+# Servers that the router starts, watches and stops itself, on the GPUs of this machine.
+#   [[launch]]
+#   engine = "vllm"
+#   model = "Qwen/Qwen3-8B"
+# The keys of such a table:
+"""
 _AUTH_HEAD = """\
 # Keys that clients have to present. Without any, and without api_key, everybody may come in.
 #   [auth]
@@ -41,12 +49,13 @@ _CONFIG_HEAD = """\
 def template() -> str:
     """The text of a `servers.toml` with every setting, commented out, and examples of entries."""
     keys = _KEYS_HEAD + "".join(_row(key) for key in SERVER_KEYS)
+    launch = _LAUNCH_HEAD + "".join(_row(key) for key in LAUNCH_KEYS)
     auth = _AUTH_HEAD + "".join(_row(key) for key in AUTH_KEYS)
     settings = "\n".join(_explained(setting) for setting in SETTINGS if not setting.no_effect)
-    return f"{_HEAD}\n{keys}\n{auth}\n{_CONFIG_HEAD}\n{settings}"
+    return f"{_HEAD}\n{keys}\n{launch}\n{auth}\n{_CONFIG_HEAD}\n{settings}"
 
 
-def _row(key: ServerKey | AuthKey) -> str:
+def _row(key: ServerKey | AuthKey | LaunchKey) -> str:
     return f"#   {key.name} = {key.example}\n#       {key.doc}\n"
 
 

@@ -9,10 +9,10 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from mvllm_router.config import Config, ConfigDiff, ConfigError, Overlay, changes
+from mvllm_router.config import Config, ConfigDiff, ConfigError, Overlay, ServerSpec, changes
 from mvllm_router.config.problems import Problem
 from mvllm_router.control.edit import Edit, write_edited
 from mvllm_router.errors import BadRequest, RouterError
@@ -78,6 +78,7 @@ class Live:
         self.config = config  # that runs: `overlay` over `base`
         self.base = config  # as loaded
         self.overlay = Overlay()
+        self.launched: tuple[ServerSpec, ...] = ()  # that the router itself starts
         self.stopping = False
         self.lock = asyncio.Lock()
         self.reread = reread
@@ -115,6 +116,12 @@ class Live:
         """
         async with self.lock:
             return await self._apply_loaded(config)
+
+    async def employ(self, launched: tuple[ServerSpec, ...]) -> None:
+        """Use these servers, which the router itself has started, beside those of the file."""
+        async with self.lock:
+            self.launched = launched
+            await self._apply(self.base, self.overlay)
 
     async def change(self, plan: Callable[[], Change]) -> None:
         """Carry out what `plan`, called when it is its turn, returns.
@@ -195,8 +202,9 @@ class Live:
         return diff
 
     async def _apply(self, base: Config, overlay: Overlay) -> ConfigDiff:
-        overlay = overlay.pruned(base)
-        config = overlay.over(base)
+        whole = replace(base, servers=(*base.servers, *self.launched)) if self.launched else base
+        overlay = overlay.pruned(whole)
+        config = overlay.over(whole)
         diff = changes(self.config, config)
         if diff:
             await self._use(config, diff)

@@ -83,7 +83,7 @@ class Watch:
     async def _health_loop(self) -> None:
         while True:
             try:
-                if self.settings.enable_active_health_check or not self._checked.is_set():
+                if self._has_to_check():
                     await self.check()
                 else:
                     self._trust_after_a_while()
@@ -92,6 +92,11 @@ class Watch:
             self._checked.set()
             self._wake.clear()
             await happens(self._wake, self._delay())
+
+    def _has_to_check(self) -> bool:
+        """One that starts is waited for in any case."""
+        is_active = self.settings.enable_active_health_check
+        return is_active or not self._checked.is_set() or self.backend.absence is not None
 
     def _note_surprise(self) -> None:
         """An answer that nobody thought of must not end the checks."""
@@ -119,6 +124,7 @@ class Watch:
     async def check(self) -> None:
         """Check the backend once and note the result in the pool."""
         begun = time.monotonic()
+        absence = self.backend.absence
         try:
             if self._must_recognise():
                 await self._recognise()
@@ -126,6 +132,8 @@ class Watch:
             answer = await self._ask(engine.health_path)
             seconds = time.monotonic() - begun
             locked = await self._learn(engine, answer) if answer.status == 200 else None
+            if self.backend.absence is not absence:
+                return  # the process that has answered is gone
             if locked is not None:
                 self._note_wrong_key(locked, seconds)
             else:
@@ -159,6 +167,9 @@ class Watch:
             return
         if problem.timed_out and self.backend.last_byte > begun:
             return  # busy is not dead: it sent bytes of an answer while we waited
+        if self.backend.absence is not None:
+            self._pool.is_absent(self.backend, self.backend.absence)
+            return
         seconds, now = time.monotonic() - begun, self._pool.wall()
         self._pool.health(
             self.backend,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -12,6 +13,18 @@ from mvllm_router.pool.health import Health, State
 from mvllm_router.pool.load import Load, Scrape, estimate
 from mvllm_router.pool.rest import Rest
 from mvllm_router.pool.stats import BackendStats
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Why nobody listens at a backend's address, as who starts it knows.
+
+    `returns`: somebody will before long.
+    """
+
+    reason: str
+    returns: bool
+
 
 ModelCard = Mapping[str, Any]  # one entry of a server's /v1/models, as it came
 
@@ -25,6 +38,7 @@ class Backend:
 
     __slots__ = (
         "_default_capacity",
+        "absence",
         "capacity",
         "cards",
         "cards_at",
@@ -75,6 +89,7 @@ class Backend:
         self.cards: Mapping[str, ModelCard] | None = None  # None: it has not told its models
         self.cards_at: float | None = None  # wall clock, seconds since the epoch
         self.last_byte = 0.0  # monotonic seconds; bytes that flow are a proof of life
+        self.absence: Absence | None = None  # known where the router itself starts it
         self.draining = False  # an operator wants it to get no new requests
         self.turned_at = 0.0  # monotonic seconds; when that was said, or taken back
         self.etag = ""  # stands for its settings and `draining`; another one after each change

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 
 from mvllm_router.config import ServerSpec
-from mvllm_router.pool.backend import Backend, ModelCard
+from mvllm_router.pool.backend import Absence, Backend, ModelCard
 from mvllm_router.pool.circuit import Circuit, CircuitRules
 from mvllm_router.pool.events import Events
 from mvllm_router.pool.health import Health, HealthRules, State
@@ -235,6 +235,15 @@ class Pool:
         if health.state is State.UP:  # it was away; what requests showed before is no more
             backend.circuit.reset(self.monotonic())
             backend.rest.end()
+
+    def is_absent(self, backend: Backend, absence: Absence) -> None:
+        """Note that nobody listens at a backend's address, and why."""
+        backend.absence = absence
+        now, reason = self.wall(), absence.reason
+        if absence.returns:
+            self.health(backend, lambda health: health.is_loading(now, reason))
+        else:
+            self.health(backend, lambda health: health.check_failed(now, reason, hopeless=True))
 
     # --- what requests showed
 

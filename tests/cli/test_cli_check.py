@@ -182,4 +182,18 @@ async def test_connect_is_there_for_programs(start_sim: StartSim, tmp_path: Path
             }
         ],
         "keys": [],
+        "launches": [],
     }
+
+
+async def test_what_is_launched_is_named(tmp_path: Path) -> None:
+    text = '[[launch]]\nengine = "vllm"\nmodel = "Qwen/Qwen3-8B"\nreplicas = 2\n'
+    (tmp_path / "servers.toml").write_text(text)
+    done = await router("check", cwd=tmp_path)
+    assert done.code == 0
+    assert done.out == (
+        "qwen3-8b is launched: vllm, Qwen/Qwen3-8B, 2 servers\n"
+        "servers.toml: no servers, 1 launched with the router\n"
+    )
+    done = await router("check", "--json", cwd=tmp_path)
+    assert json.loads(done.out)["launches"] == ["qwen3-8b"]

@@ -57,7 +57,7 @@ def test_a_command_of_an_example_exists_with_its_options(line: str) -> None:
         words = ["router", *(words[words.index("mvllm-router") + 1 :] or ["run"])]
     name, *rest = words[1:]
     assert name in COMMANDS
-    for word in rest:
+    for word in rest[: rest.index("--")] if "--" in rest else rest:  # what follows is the engine's
         if word.startswith("-"):
             assert word in options(name), line
 
@@ -78,6 +78,12 @@ def test_the_table_of_options_of_run_is_complete() -> None:
     assert named - {"URL..."} == options("run") - {"--help", "-h"}
 
 
+def test_the_table_of_options_of_launch_is_complete() -> None:
+    table = text_of("docs/launch.md").partition("## In servers.toml")[0]
+    named = {part.strip("` ") for cell in first_cells(table) for part in cell.split(",")}
+    assert named == options("launch") - options("run")
+
+
 def test_every_environment_variable_is_named_and_no_other() -> None:
     named = set(re.findall(r"\bROUTER_[A-Z_]*[A-Z]\b", all_text()))
     assert named == variables()
@@ -96,7 +102,7 @@ def test_configuration_examples_load_without_problems(page: Any, tmp_path: Path)
             (tmp_path / name).write_text("BEGIN CERTIFICATE-----, BEGIN PRIVATE KEY-----")
         config = parse(block, tmp_path / "servers.toml", environ=environ)
         assert config.warnings == ()
-        assert config.servers
+        assert config.servers or config.launches
 
 
 def test_the_changelog_begins_with_the_version_of_the_package() -> None:

@@ -14,6 +14,7 @@ from mvllm_router.config import (
     AUTH_KEYS,
     ENGINE_ALIASES,
     ENGINE_NAMES,
+    LAUNCH_KEYS,
     POLICY_NAMES,
     SERVER_KEYS,
     SETTINGS,
@@ -70,6 +71,12 @@ def test_every_key_of_a_server_stands_in_the_table_with_its_example() -> None:
     table = section(text_of("docs/configuration.md"), "Keys of a server")
     cells = [" | ".join(row.split(" | ")[:2]) for row in rows(table)]
     assert cells == [f"| `{key.name}` | `{key.example}`" for key in SERVER_KEYS]
+
+
+def test_every_key_of_a_launch_stands_in_the_table_with_its_example() -> None:
+    table = section(text_of("docs/launch.md"), "In servers.toml")
+    cells = [" | ".join(row.split(" | ")[:2]) for row in rows(table)]
+    assert cells == [f"| `{key.name}` | `{key.example}`" for key in LAUNCH_KEYS]
 
 
 def test_every_key_of_a_client_stands_in_the_table_with_its_example() -> None:

@@ -1,0 +1,1 @@
+"""Servers that the router starts on this machine, watches, and stops."""
