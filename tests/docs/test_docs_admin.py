@@ -42,7 +42,8 @@ def asked(line: str) -> tuple[str, str]:
 
 def test_there_is_a_curl_for_each_route_and_each_method_of_it() -> None:
     shown = {
-        (method, re.sub(r"/backends/.+", "/backends/{name}", p)) for method, p in map(asked, CURLS)
+        (method, re.sub(r"/(backends|launch|logs)/.+", r"/\1/{name}", path))
+        for method, path in map(asked, CURLS)
     }
     wanted = {
         (method, path)
