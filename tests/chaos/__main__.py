@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     faults.add_argument("--clients", type=int, default=20)
     faults.add_argument("--queue", type=int, metavar="N", help="keep to capacities, let N wait")
     faults.add_argument("--stop-under-load", action="store_true", help="end with a SIGTERM")
+    faults.add_argument("--watched", action="store_true", help="with a dashboard that shows it")
     leave = commands.add_parser("aborts", help="clients leave at any moment")
     leave.add_argument("--requests", type=int, default=10_000)
     small = commands.add_parser("soak", help="very many short requests, and flat memory")
@@ -52,6 +53,7 @@ def _options(asked: argparse.Namespace) -> Options:
         clients=asked.clients,
         max_queue=asked.queue,
         stop_under_load=asked.stop_under_load,
+        watched=asked.watched,
     )
 
 

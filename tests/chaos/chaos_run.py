@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from chaos_dashboard import dashboard
 from chaos_engines import BOTH, Engine, plans, running_engines
 from chaos_judge import Story, World
 from chaos_load import Load
@@ -37,6 +38,7 @@ class Options:
         max_queue: requests that may wait in the router, which then keeps to capacities. They are
             made small, so that it has to. None: it takes what comes.
         stop_under_load: end with a SIGTERM while clients ask.
+        watched: a dashboard shows the router meanwhile, and has to bear it.
     """
 
     seed: int
@@ -45,6 +47,7 @@ class Options:
     clients: int = 20
     max_queue: int | None = None
     stop_under_load: bool = False
+    watched: bool = False
 
 
 class Run:
@@ -74,7 +77,11 @@ class Run:
             session = await stack.enter_async_context(aiohttp.ClientSession())
             rest = Rest(engines, router, session, self.report)
             await rest.all_up()
-            memory = await self._load_with_troubles(engines, router)
+            async with AsyncExitStack() as screen:
+                if self.options.watched:
+                    shown = dashboard(router.url, self.report.left_over)
+                    await screen.enter_async_context(shown)
+                memory = await self._load_with_troubles(engines, router)
             await rest.all_up()
             await rest.check()
             rest.check_memory(memory, share=_GROWTH, size=_SLACK)
