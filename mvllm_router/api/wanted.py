@@ -186,7 +186,7 @@ def read_object(request: Request) -> dict[str, Any]:
     try:
         # Unlike the one of `json` it takes no half of a surrogate pair: no answer could repeat it.
         document = msgspec.json.decode(request.body) if request.body else {}
-    except (ValueError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise BadRequest("The request body has to be a JSON object.")
