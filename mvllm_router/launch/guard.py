@@ -2,8 +2,8 @@
 
 A process of its own that hears of each server through its standard input, `+123` when the process
 group 123 has begun and `-123` when it is over. Its input ends with the router, also when that is
-killed, and then it ends all groups that are left. It imports the standard library alone: it is
-small, and there all the time.
+killed, and then it ends all groups that are left. It imports hardly more than the standard
+library: it is small, and there all the time.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import signal
 import subprocess
 import sys
 import time
+
+from mvllm_router import itself
 
 # Seconds for servers to end by themselves, and between two looks at them.
 _GRACE = 5.0
@@ -60,7 +62,7 @@ class Guard:
     @staticmethod
     def _start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", __name__],
+            itself.command(__name__),
             stdin=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,  # Ctrl-C is for the router
