@@ -183,6 +183,7 @@ async def test_the_entry_of_a_server_is_that_of_the_snapshot(
     start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
 ) -> None:
     router = await start_router(await start_sim(), await start_sim(), scrape_interval=60)
+    await until(lambda: all(backend.scrape for backend in router.pool.backends.values()))
     await patch(http, router, "s1", DRAIN)
     status, entry = await ask(http, "GET", router, "/router/backends/s1")
     assert status == 200

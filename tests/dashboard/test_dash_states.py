@@ -9,7 +9,9 @@ from dash_kit import FakeRouter, dashboard
 from support import until
 
 from mvllm_router.client import NotAuthorised, Unreachable
+from mvllm_router.dashboard import panes
 from mvllm_router.dashboard.screens.dialog import Dialog
+from mvllm_router.dashboard.screens.reader import Details
 
 GONE = Unreachable("no router answers at http://127.0.0.1:8888: connection refused")
 
@@ -117,6 +119,18 @@ async def test_what_a_key_does_not_show_leaves_the_rest_live() -> None:
         assert "LIVE" in running.text()
         asked = [path.partition("?")[0] for path in router.asked]
         assert (asked.count("/router/requests"), asked.count("/router/config")) == (1, 1)
+
+
+async def test_a_page_that_is_not_there_yet_or_any_more_is_no_error() -> None:
+    page = Details("gpu-00")
+    page.show(panes.message("before it is on the screen"))
+    async with dashboard() as running:
+        await running.app.push_screen(page)
+        await running.settle()
+        await page.query_one("#page").remove()
+        page.show(panes.message("as it goes"))
+        await running.pass_time(1)
+        assert "LIVE" in running.text()
 
 
 async def test_something_else_that_answers_is_no_router() -> None:

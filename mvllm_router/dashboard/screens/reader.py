@@ -42,10 +42,9 @@ class Reader(ModalScreen[None]):
         self.show(self._lines)
 
     def show(self, lines: Sequence[Line], *, grey: bool = False) -> None:
-        """Put these lines on the page."""
+        """Put these lines on the page; none is there before the screen's begin and at its end."""
         self._lines = lines
-        if self.is_mounted:
-            page = self.query_one("#page", Scrolled)
+        for page in self.query("#page").results(Scrolled):
             page.styles.height = len(lines) + 2
             page.show(lines, grey=grey)
 
