@@ -43,6 +43,9 @@ AT_FIRST = script(
     "os.execv(sys.argv[3], sys.argv[3:])"
 )
 SLEEPS = "import time; time.sleep(600)"
+# Seconds for what takes a moment: servers have sessions of their own, and Linux lets these wait for
+# seconds where another one was stopped and goes on.
+PATIENCE = 45
 DEAF = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf'); {SLEEPS}"
 
 
@@ -195,7 +198,7 @@ async def test_asked_a_second_time_to_stop_it_kills_what_is_left(
 ) -> None:
     router = await start_launched(commanded(*script(DEAF)))
     keeper = keeper_of(router)
-    await until(lambda: keeper.journal.last == "deaf")
+    await until(lambda: keeper.journal.last == "deaf", timeout=PATIENCE)
     pid = keeper.pid
     assert pid is not None
     router.ask_to_stop()
@@ -280,7 +283,7 @@ async def test_what_ignores_sigterm_is_killed(
     quick()
     router = await start_launched(commanded(*script(DEAF)))
     keeper = keeper_of(router)
-    await until(lambda: keeper.journal.last == "deaf")
+    await until(lambda: keeper.journal.last == "deaf", timeout=PATIENCE)
     pid = keeper.pid
     assert pid is not None
     await router.stop(drain_timeout=0)
