@@ -16,7 +16,6 @@ from mvllm_router.dashboard.document import Document
 # take longer, since the router waits for its disk and for running reloads.
 _LOOK, _CHANGE = 5.0, 30.0
 _MAX_ANSWER = 32 * 1024 * 1024  # bytes; a server takes 2000 of them
-REQUESTS_KEPT = 500
 
 
 class Source(Protocol):
