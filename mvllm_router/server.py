@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from mvllm_router import assembly
@@ -24,8 +25,7 @@ from mvllm_router.files import most_connections, raise_limit
 from mvllm_router.front.front import Front
 from mvllm_router.launch.plan import Plan
 from mvllm_router.launch.supervisor import Supervisor, journals_folder
-from mvllm_router.policies import Policy
-from mvllm_router.policies import make as make_policy
+from mvllm_router.policies import Policies
 from mvllm_router.pool import Pool
 from mvllm_router.pool.stats import NOTE_EVERY
 from mvllm_router.proxy.dispatch import Dispatch
@@ -81,7 +81,7 @@ class Router:
             enforce_capacity=queue_rules.caps,
         )
         self.live = Live(config, self.pool.events, self._adopt, reread)
-        self.dispatch = Dispatch(self.pool, make_policy(settings.policy), queue_rules)
+        self.dispatch = Dispatch(self.pool, Policies(settings.policy), queue_rules)
         self.relay = Relay(self.pool, self.dispatch, assembly.limits(settings))
         self.app = App(
             self.pool,
@@ -195,7 +195,7 @@ class Router:
         Raises:
             ValueError: its policy cannot be made; nothing has been changed.
         """
-        policy = make_policy(config.settings.policy) if "policy" in diff.live else None
+        policies = Policies(config.settings.policy, before=self.dispatch.policies)
         # Nothing from here on can fail: half a configuration would be worse than an old one.
         specs = {spec.name: spec for spec in config.servers}
         moved = [name for name, fields in diff.changed.items() if "url" in fields]
@@ -206,24 +206,22 @@ class Router:
         for name in diff.changed:
             if name not in moved:
                 self.pool.update(specs[name])
-        self._use(config.settings, policy)
+        self._use(config.settings, policies)
         self.app.gate.adopt(config)
         await self.watches.follow(config.settings)
 
     async def _follow_file(self) -> None:
         await self.live.reload()
 
-    def _use(self, settings: Settings, policy: Policy | None) -> None:
+    def _use(self, settings: Settings, policies: Policies) -> None:
         self.dispatch.rules = rules = assembly.queue_rules(settings)
         self.pool.adopt(
             assembly.health_rules(settings),
             assembly.circuit_rules(settings),
             enforce_capacity=rules.caps,
         )
-        if policy is not None:
-            self.dispatch.policy = policy
-            about = self.app.about
-            self.app.about = About(about.address, settings.policy, about.config_path, about.started)
+        self.dispatch.policies = policies
+        self.app.about = replace(self.app.about, policy=settings.policy)
         self.relay.limits = assembly.limits(settings)
         self.front.adopt(settings)
         self.relay.adopt(self.pool.backends)

@@ -13,6 +13,7 @@ from mvllm_router.pool.backend import Absence, Backend, ModelCard
 from mvllm_router.pool.circuit import Circuit, CircuitRules
 from mvllm_router.pool.events import Events
 from mvllm_router.pool.health import Health, HealthRules, State
+from mvllm_router.pool.lease import Lease
 from mvllm_router.pool.load import STALE_AFTER_INTERVALS, Sample, Scrape
 from mvllm_router.pool.requests import Requests
 from mvllm_router.pool.stats import RouterStats
@@ -23,36 +24,6 @@ DEFAULT_CAPACITY = 8
 _NAMED = 20
 # Seconds between two messages that a server was asked as the last resort.
 _SAY_AGAIN = 10.0
-
-
-class Lease:
-    """One request on one backend. Whoever takes a lease releases it, on every path."""
-
-    __slots__ = ("_pool", "backend", "began", "is_trial", "released")
-
-    def __init__(self, pool: Pool, backend: Backend, now: float) -> None:
-        self._pool = pool
-        self.backend = backend
-        self.began = now  # monotonic seconds
-        self.released = False
-        backend.in_flight += 1
-        backend.rescore(now)
-        circuit = backend.circuit
-        self.is_trial = not circuit.is_closed and circuit.lets_through(now)
-        if self.is_trial:
-            circuit.begin_trial()
-
-    def release(self) -> None:
-        """Give the place back; a second call does nothing."""
-        if self.released:
-            return
-        self.released = True
-        backend, pool = self.backend, self._pool
-        backend.in_flight -= 1
-        backend.rescore(pool.monotonic())
-        if self.is_trial:
-            backend.circuit.end_trial(self.began)
-        pool.on_release(backend)
 
 
 class Pool:
@@ -78,6 +49,7 @@ class Pool:
         self.stats = RouterStats()
         self.requests = Requests()
         self.on_release: Callable[[Backend], None] = lambda _backend: None
+        self.on_remove: Callable[[Backend], None] = lambda _backend: None
         self.listeners: list[Callable[[], None]] = []  # called after each change
         self.some_are_capped = False  # some backend may get only so many requests at once
         self._by_model: dict[str | None, list[Backend]] = {}
@@ -111,6 +83,7 @@ class Pool:
         self._unwell.discard(backend)
         running = f", {backend.in_flight} requests still running" if backend.in_flight else ""
         self.events.add("removed", name, f"removed{running}")
+        self.on_remove(backend)
         self._changed()
         return backend
 
@@ -287,13 +260,14 @@ class Pool:
 
     # --- who may take a request
 
-    def lease(self, backend: Backend) -> Lease:
+    def lease(self, backend: Backend, why: str = "") -> Lease:
+        """Take a place at a backend, which was chosen for the reason `why`."""
         now = self.monotonic()
         if backend.health.state is not State.UP or (
             backend in self._unwell and not backend.is_well(now)
         ):
             self._say_last_resort(backend, now)
-        return Lease(self, backend, now)
+        return Lease(self, backend, now, why)
 
     def _say_last_resort(self, backend: Backend, now: float) -> None:
         """Tell that the least bad server is asked; often it would be for each request."""

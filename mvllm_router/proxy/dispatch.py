@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mvllm_router.errors import ModelNotFound, NoBackend, Overloaded, RouterError
-from mvllm_router.policies import Policy
+from mvllm_router.policies import Choice, Policies, Wish
 from mvllm_router.pool import Backend, Lease, Pool
 from mvllm_router.proxy.queue import Queue, Ticket
 
@@ -47,12 +47,13 @@ class Dispatch:
     later never overtakes, and nobody waits while there is a free place.
     """
 
-    def __init__(self, pool: Pool, policy: Policy, rules: QueueRules):
+    def __init__(self, pool: Pool, policies: Policies, rules: QueueRules):
         self.pool = pool
-        self.policy = policy
+        self.policies = policies
         self.rules = rules
         self._queue: Queue[asyncio.Future[Lease]] = Queue()
         pool.on_release = self._on_release
+        pool.on_remove = self._on_remove
         pool.listeners.append(self.hand_over)
 
     @property
@@ -61,12 +62,12 @@ class Dispatch:
 
     def lease_now(
         self,
-        model: str | None,
+        wish: Wish,
         tried: Collection[Backend] = (),
         *,
         again: Backend | None = None,
     ) -> Lease | None:
-        """Return a lease on the best backend for `model`; None where one has to `wait` for room.
+        """Return a lease on the best backend for `wish`; None where one has to `wait` for room.
 
         Args:
             tried: backends that this request has been at, and must not go to once more.
@@ -78,13 +79,13 @@ class Dispatch:
         """
         if self._queue.count:  # time alone may have made a place, and others came before
             self.hand_over()
-        candidates = self._candidates(model, tried)
+        candidates = self._candidates(wish.model, tried)
         if not candidates and again is not None and not (again.removed or again.draining):
             candidates = [again]
         if not candidates:
-            raise self._nobody(model)
-        backend = self._choose(candidates)
-        return self.pool.lease(backend) if backend else None
+            raise self._nobody(wish.model)
+        choice = self._choose(candidates, wish)
+        return self.pool.lease(*choice) if choice else None
 
     def another(self, model: str | None, tried: Collection[Backend], *, well: bool) -> bool:
         """Tell whether some backend that has not been tried could be asked.
@@ -121,13 +122,13 @@ class Dispatch:
                 return left
         return ()
 
-    def _choose(self, candidates: Sequence[Backend]) -> Backend | None:
-        """Return a backend, or None when all are full."""
+    def _choose(self, candidates: Sequence[Backend], wish: Wish) -> Choice | None:
+        """Return a backend and why, or None when all are full."""
         if self.pool.some_are_capped:
             candidates = [backend for backend in candidates if backend.has_room]
             if not candidates:
                 return None
-        return self.policy.choose(candidates, self.pool.monotonic())
+        return self.policies.of(wish).choose(candidates, wish, self.pool.monotonic())
 
     def _nobody(self, model: str | None) -> ModelNotFound | NoBackend:
         there = self.pool.model_names()
@@ -141,8 +142,8 @@ class Dispatch:
 
     # --- waiting
 
-    async def wait(self, model: str | None, tried: Collection[Backend] = ()) -> Lease:
-        """Return a lease as soon as a backend for `model` has room that was not `tried`.
+    async def wait(self, wish: Wish, tried: Collection[Backend] = ()) -> Lease:
+        """Return a lease as soon as a backend for `wish` has room that was not `tried`.
 
         Where all of those that it could go to were, it may go to them once more.
 
@@ -150,12 +151,12 @@ class Dispatch:
             ModelNotFound, NoBackend: there is none any more, when its time is over.
             Overloaded: too many wait already, or no place came free in time.
         """
-        if not self._candidates(model, tried):
+        if not self._candidates(wish.model, tried):
             tried = ()
         if self._queue.count >= self.rules.limit:
             raise Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
         loop = asyncio.get_running_loop()
-        waiter = Waiter(model, tried, loop.create_future())
+        waiter = Waiter(wish, tried, loop.create_future())
         # Not `asyncio.wait_for`: before Python 3.12 it forgets that it was cancelled when a place
         # comes in the same moment, and a client that has left would keep it.
         deadline = loop.call_later(
@@ -188,6 +189,9 @@ class Dispatch:
             if not waiter.tell.done():
                 waiter.tell.set_exception(error)
 
+    def _on_remove(self, backend: Backend) -> None:
+        self.policies.forget(backend)
+
     def _on_release(self, backend: Backend) -> None:
         if self._queue.count:
             self.hand_over()
@@ -206,11 +210,11 @@ class Dispatch:
         if waiter.tell.done():  # it gave up in this very moment
             return self._queue.leave(waiter)
         candidates = self._candidates(waiter.model, waiter.tried)
-        backend = self._choose(candidates) if candidates else None
-        if backend is None:
+        choice = self._choose(candidates, waiter.wish) if candidates else None
+        if choice is None:
             return False
         self._queue.leave(waiter)
-        waiter.tell.set_result(self.pool.lease(backend))
+        waiter.tell.set_result(self.pool.lease(*choice))
         return True
 
 

@@ -33,8 +33,8 @@ async def test_a_capped_server_never_gets_more_than_it_can_run(
     most = {"s0": 0, "s1": 0}
     lease = router.pool.lease
 
-    def counting(backend):  # type: ignore[no-untyped-def]
-        taken = lease(backend)
+    def counting(backend, why):  # type: ignore[no-untyped-def]
+        taken = lease(backend, why)
         most[backend.name] = max(most[backend.name], backend.in_flight)
         return taken
 
