@@ -43,6 +43,8 @@ _HANDSHAKE = 10.0
 _SILENCE_TICK = 1.0
 # The same while requests wait: a backend that rested may have room for them by now.
 _QUEUE_TICK = 0.1
+# Seconds between looks at what traffic shows of the servers.
+_LEARN_TICK = 1.0
 # Seconds between looks at whether the last request has finished.
 _DRAIN_TICK = 0.05
 # So many of these are left for what is ended to tell its clients.
@@ -79,6 +81,7 @@ class Router:
             assembly.health_rules(settings),
             assembly.circuit_rules(settings),
             enforce_capacity=queue_rules.caps,
+            learns=settings.learn,
         )
         self.live = Live(config, self.pool.events, self._adopt, reread)
         self.dispatch = Dispatch(self.pool, Policies(settings.policy), queue_rules)
@@ -136,6 +139,7 @@ class Router:
         await self.watches.follow(self.config.settings)
         self._tasks.append(spawn(repeat(self._watch_silence), "silence"))
         self._tasks.append(spawn(repeat(self._note_counts), "counts of the last minute"))
+        self._tasks.append(spawn(repeat(self._learn), "what traffic shows"))
         self.certificates = CertificateWatch(
             self._certificate, lambda: self.config.servers, self.live.reload, self.pool.events
         )
@@ -174,13 +178,17 @@ class Router:
     async def _watch_silence(self) -> float:
         limits = self.relay.limits
         self.relay.check_silence()
-        self.dispatch.hand_over()
+        self.dispatch.look()
         header_timeout = self.config.settings.header_timeout
         self.front.look(limits.request_timeout, header_timeout)
         shortest = min(
             limits.request_timeout, limits.first_byte_timeout or _SILENCE_TICK, header_timeout
         )
         return min(_QUEUE_TICK if self.dispatch.waiting else _SILENCE_TICK, shortest / 4)
+
+    async def _learn(self) -> float:
+        self.pool.learning.look()
+        return _LEARN_TICK
 
     async def _note_counts(self) -> float:
         for backend in self.pool.backends.values():
@@ -219,6 +227,7 @@ class Router:
             assembly.health_rules(settings),
             assembly.circuit_rules(settings),
             enforce_capacity=rules.caps,
+            learns=settings.learn,
         )
         self.dispatch.policies = policies
         self.app.about = replace(self.app.about, policy=settings.policy)

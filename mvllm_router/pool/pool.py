@@ -13,6 +13,7 @@ from mvllm_router.pool.backend import Absence, Backend, ModelCard
 from mvllm_router.pool.circuit import Circuit, CircuitRules
 from mvllm_router.pool.events import Events
 from mvllm_router.pool.health import Health, HealthRules, State
+from mvllm_router.pool.learning import Learning
 from mvllm_router.pool.lease import Lease
 from mvllm_router.pool.load import STALE_AFTER_INTERVALS, Sample, Scrape
 from mvllm_router.pool.requests import Requests
@@ -35,13 +36,24 @@ class Pool:
         circuit_rules: CircuitRules | None = None,
         *,
         enforce_capacity: bool = False,
+        learns: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Make an empty pool; the two clocks are for tests to replace."""
+        """Make an empty pool.
+
+        Args:
+            rules: when health checks take a backend out.
+            circuit_rules: when requests that fail leave one out.
+            enforce_capacity: none gets more requests than it can run at once.
+            learns: what traffic shows of them counts.
+            monotonic: a clock in seconds, for tests to replace.
+            wall: another, in seconds since the epoch.
+        """
         self.rules = rules or HealthRules()
         self.circuit_rules = circuit_rules or CircuitRules()
         self.enforce_capacity = enforce_capacity
+        self.learning = Learning(self, on=learns)
         self.monotonic = monotonic
         self.wall = wall
         self.backends: dict[str, Backend] = {}
@@ -130,12 +142,18 @@ class Pool:
         backend.etag = f'"{self._epoch}-{self._tags}"'
 
     def adopt(
-        self, rules: HealthRules, circuit_rules: CircuitRules, *, enforce_capacity: bool
+        self,
+        rules: HealthRules,
+        circuit_rules: CircuitRules,
+        *,
+        enforce_capacity: bool,
+        learns: bool = True,
     ) -> None:
         """Go on under other rules."""
         self.rules = rules
         self.circuit_rules = circuit_rules
         self.enforce_capacity = enforce_capacity
+        self.learning.on = learns
         for backend in self.backends.values():
             backend.health.adopt(rules)
             backend.circuit.rules = circuit_rules
@@ -185,7 +203,10 @@ class Pool:
         backend.scrape = Scrape(sample, now, own)
         backend.scrape_expires = now + STALE_AFTER_INTERVALS * interval
         backend.rescore(now)
+        self.learning.scraped(backend, sample, now)
         self._first_expires = min(self._first_expires, backend.scrape_expires)
+
+    # --- how they are
 
     def health(self, backend: Backend, what: Callable[[Health], None]) -> None:
         """Apply one observation to a backend's health and record what changed by it."""
@@ -208,6 +229,7 @@ class Pool:
         if health.state is State.UP:  # it was away; what requests showed before is no more
             backend.circuit.reset(self.monotonic())
             backend.rest.end()
+            backend.unlearn()
 
     def is_absent(self, backend: Backend, absence: Absence) -> None:
         """Note that nobody listens at a backend's address, and why."""
@@ -341,15 +363,18 @@ class Pool:
         self._first_expires = inf
         for backend in self.backends.values():
             backend.rescore(now)
+            backend.reopen(now, learns=self.learning.on)
             if backend.scrape_expires > now:
                 self._first_expires = min(self._first_expires, backend.scrape_expires)
 
     def _changed(self) -> None:
+        now = self.monotonic()
         self._by_model.clear()
         self._rescore()
         for backend in self.backends.values():
             backend.cap(enforce=self.enforce_capacity)
-        self.some_are_capped = any(b.most != inf for b in self.backends.values())
+            backend.reopen(now, learns=self.learning.on)
+        self.some_are_capped = any(b.open_for != inf for b in self.backends.values())
         for listener in self.listeners:
             listener()
 

@@ -18,13 +18,15 @@ Kind = tuple["str | None", frozenset[Backend]]
 class Ticket(Generic[T]):
     """One request that waits: what it wishes, where it has been, and how to tell it.
 
-    `number` is its place in the order of arrival; the queue gives it.
+    It waits `since` (monotonic seconds). `number` is its place in the order of arrival; the queue
+    gives it.
     """
 
-    __slots__ = ("kind", "number", "tell", "wish")
+    __slots__ = ("kind", "number", "since", "tell", "wish")
 
-    def __init__(self, wish: Wish, tried: Iterable[Backend], tell: T) -> None:
+    def __init__(self, wish: Wish, tried: Iterable[Backend], tell: T, since: float) -> None:
         self.wish = wish
+        self.since = since
         self.kind: Kind = (wish.model, frozenset(tried))
         self.tell = tell
         self.number = 0

@@ -63,13 +63,15 @@ class Serving(Attempts):
     def may_move(self, trouble: Trouble, asked: float | None) -> bool:
         return self.may_go_on(trouble, asked)
 
-    def commit(self, *, good: bool) -> None:
+    def commit(self, *, good: bool, is_stream: bool) -> None:
         """Let a trial succeed as its answer begins: a stream may go on for minutes.
 
         Other answers are counted as they end, since they may break off before.
         """
         self.ask.request.release()
         lease = self.lease
+        if is_stream and lease is not None:
+            lease.begins()
         if good and lease is not None and not lease.backend.circuit.is_closed:
             self.pool.request_succeeded(lease.backend, lease.began)
 

@@ -40,7 +40,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(model=MODELS, tried=st.sets(st.integers(0, 1)))
     def join(self, model: str | None, tried: set[int]) -> None:
         ticket = Ticket(
-            Supposed(model), [self.backends[number] for number in tried], len(self.waiting)
+            Supposed(model), [self.backends[number] for number in tried], len(self.waiting), 0.0
         )
         self.queue.join(ticket)
         self.waiting.append(ticket)

@@ -17,7 +17,7 @@ A, B = add_up(_POOL, "a"), add_up(_POOL, "b")
 
 
 def ticket(tell: str, model: str | None = "m", tried: Iterable[Backend] = ()) -> Ticket[str]:
-    return Ticket(Supposed(model), tried, tell)
+    return Ticket(Supposed(model), tried, tell, 0.0)
 
 
 def queue_of(*tickets: Ticket[str]) -> Queue[str]:
