@@ -1,0 +1,162 @@
+"""What is asked, and when: requests that are drawn from a seed before anything is sent.
+
+Times are seconds from the moment from which on is counted; what comes before has negative ones.
+Every request has its time, whatever has become of those before it: also the turns of a chat, so
+that all routers get the same ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import accumulate
+from random import Random
+from typing import Any
+
+from fleet import MODEL, service_seconds
+from serve import SEED
+
+from mvllm_router.sim.dialects.base import answer_text, chat_texts
+from mvllm_router.sim.text import BYTES_PER_TOKEN, WORDS, count_tokens
+
+_PROMPT, _ANSWER = 80, 21  # tokens on average
+LONGEST_SETTLE = 60.0  # seconds; what is counted does not depend on how many are used
+_LONGEST = 12.0  # times the average: longer answers are cut
+_WORDS = [word for word in WORDS if word.isascii()]
+
+Message = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request, when it is due, and how long a free slot at full speed would work on it."""
+
+    due: float
+    body: bytes = field(repr=False)
+    seconds: float
+
+
+def request(due: float, messages: list[Message], answer_tokens: int) -> Request:
+    """Return a request for a streamed chat."""
+    body: dict[str, Any] = {"model": MODEL, "stream": True, "max_tokens": answer_tokens}
+    prompt = "".join(chat_texts(messages) or ())
+    data = json.dumps({**body, "messages": messages}, separators=(",", ":")).encode()
+    return Request(due, data, service_seconds(count_tokens(prompt), answer_tokens))
+
+
+def text(dice: Random, tokens: int) -> str:
+    """Return words that make so many tokens."""
+    size = max(1, tokens) * BYTES_PER_TOKEN
+    return "".join(dice.choices(_WORDS, k=size // 3))[:size]
+
+
+def around(dice: Random, mean: float) -> int:
+    """Return a number of tokens, at least 1, exponentially distributed."""
+    return 1 + int(min(dice.expovariate(1 / (mean - 0.5)), mean * _LONGEST))
+
+
+# --- single requests
+
+Drawn = Callable[[Random, float, float, float], Iterable[Request]]  # rate, begin, end
+
+
+def single(dice: Random, due: float) -> Request:
+    """Return a request that shares nothing with others."""
+    messages = [{"role": "user", "content": text(dice, around(dice, _PROMPT))}]
+    return request(due, messages, around(dice, _ANSWER))
+
+
+def _moments(dice: Random, rate: float, begin: float, end: float) -> Iterator[float]:
+    moment = begin + dice.expovariate(rate)
+    while moment < end:
+        yield moment
+        moment += dice.expovariate(rate)
+
+
+def poisson(dice: Random, rate: float, begin: float, end: float) -> Iterator[Request]:
+    """Yield requests that come at random."""
+    for moment in _moments(dice, rate, begin, end):
+        yield single(dice, moment)
+
+
+_BURST = 20  # requests, within so many seconds:
+_BURST_SECONDS = 0.05
+
+
+def burst(dice: Random, rate: float, begin: float, end: float) -> Iterator[Request]:
+    """Yield requests of which many come at once."""
+    for moment in _moments(dice, rate / _BURST, begin, end):
+        for _ in range(dice.randint(1, 2 * _BURST - 1)):
+            yield single(dice, min(end, moment + dice.random() * _BURST_SECONDS))
+
+
+# --- chats
+
+_SYSTEMS = 8  # prompts that chats begin with; the first is the most popular by far
+_SYSTEM_TOKENS = (300, 2000)
+_TURNS = 5  # on average
+_MOST_TURNS = 12
+_TURN_TOKENS = 60
+_PAUSE, _MORE_PAUSE = 2.0, 4.0  # seconds between two turns: the least, and on average in addition
+_LONGEST_CHAT = 90.0  # seconds; those that began so early are over
+
+
+@cache
+def systems() -> tuple[str, ...]:
+    """Return the system prompts, the same in every run."""
+    dice = Random("systems")
+    return tuple(text(dice, dice.randint(*_SYSTEM_TOKENS)) for _ in range(_SYSTEMS))
+
+
+_POPULARITY = [*accumulate(1 / (rank + 1) for rank in range(_SYSTEMS))]  # Zipf
+
+
+def chat(dice: Random, begin: float) -> Iterator[Request]:
+    """Yield the turns of one chat."""
+    messages = [
+        {
+            "role": "system",
+            "content": dice.choices(systems(), cum_weights=_POPULARITY)[0],
+        }
+    ]
+    for _ in range(_turns(dice)):
+        messages.append({"role": "user", "content": text(dice, around(dice, _TURN_TOKENS))})
+        tokens = around(dice, _ANSWER)
+        yield request(begin, messages, tokens)
+        answer = answer_text(SEED, {"messages": messages, "max_tokens": tokens})
+        messages.append({"role": "assistant", "content": answer})
+        begin += _PAUSE + dice.expovariate(1 / _MORE_PAUSE)
+
+
+def _turns(dice: Random) -> int:
+    return min(_MOST_TURNS, 1 + int(dice.expovariate(-math.log(1 - 1 / _TURNS))))
+
+
+def chats(dice: Random, rate: float, begin: float, end: float) -> Iterator[Request]:
+    """Yield the turns of many chats, of which many are under way when it begins."""
+    for moment in _moments(dice, rate / _TURNS, begin - _LONGEST_CHAT, end):
+        yield from (turn for turn in chat(dice, moment) if begin <= turn.due < end)
+
+
+WORKLOADS: dict[str, Drawn] = {"poisson": poisson, "burst": burst, "chats": chats}
+
+
+# --- how many
+
+
+def rate_for(load: float, drawn: Drawn, slots: float) -> float:
+    """Return the requests a second that are a `load` (1 is all) of so many slots at full speed.
+
+    As if nothing were cached: where prompts repeat, caches leave room.
+    """
+    some = [each.seconds for each in drawn(Random("mean"), 20.0, 0.0, 60.0)]
+    return load * slots / (sum(some) / len(some))
+
+
+def draw(drawn: Drawn, rate: float, seed: object, settle: float, seconds: float) -> list[Request]:
+    """Return what is sent, in order: in `settle` seconds before the counting begins, and then."""
+    every = drawn(Random(str(seed)), rate, -LONGEST_SETTLE, seconds)
+    return sorted((each for each in every if each.due >= -settle), key=lambda each: each.due)
