@@ -180,13 +180,16 @@ frontend front
   bind 127.0.0.1:{port}
   default_backend back
 backend back
-  balance leastconn
+  balance {balance}
+  hash-type consistent
 {servers}
 """
 
 
 @contextlib.contextmanager
-def haproxy(urls: Sequence[str], more: Sequence[str] | None = None) -> Iterator[Running]:
+def haproxy(
+    urls: Sequence[str], more: Sequence[str] | None = None, balance: str = "leastconn"
+) -> Iterator[Running]:
     """Run HAProxy; `more` are words for each server, such as `weight 3`."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
@@ -195,7 +198,7 @@ def haproxy(urls: Sequence[str], more: Sequence[str] | None = None) -> Iterator[
             f"  server s{n} {urlsplit(url).netloc} {words}"
             for n, (url, words) in enumerate(zip(urls, more or [""] * len(urls), strict=True))
         )
-        file.write_text(_HAPROXY.format(servers="\n".join(servers), port=port))
+        file.write_text(_HAPROXY.format(servers="\n".join(servers), port=port, balance=balance))
         with served(["haproxy", "-db", "-f", str(file)], at(port)) as running:
             yield running
 

@@ -1,8 +1,9 @@
 """How well routers choose: open-loop traffic on uneven servers, one router after the other.
 
     python benchmarks/routing [--loads 50,80,95,120] [--seconds 30] [--rounds 1]
-                              [--workload poisson|burst|chats] [--only router,haproxy-queue]
-                              [--change half@30] [--slo 0.25] [--json FILE]
+                              [--workload poisson|burst|chats|hot|trace] [--trace FILE]
+                              [--only router,haproxy-queue] [--change half@30] [--slo 0.25]
+                              [--json FILE] [--svg FILE]
 
 All get the same requests at the same times, drawn from a seed, in front of new servers with empty
 caches. A load of 100 % is what the servers can do if they have nothing cached. Traffic that comes
@@ -30,10 +31,12 @@ sys.path.insert(1, str(Path(__file__).parents[2]))
 import uvloop
 from client import Call, Sender
 from contestants import NAMES, Contestant, find
+from drawing import svg
 from figures import Figures, Summary, Window, figures, summary, table
 from fleet import UNEVEN, Counts, Server, change_speed, counts, full_slots, simulated
 from proxies import is_here
-from workloads import LONGEST_SETTLE, WORKLOADS, Request, draw, rate_for
+from traces import read, replay
+from workloads import LONGEST_SETTLE, WORKLOADS, Drawn, Request, draw, most_hits, rate_for
 
 _CHANGES = {"half": 0.5, "double": 2.0}
 
@@ -101,12 +104,16 @@ def _options() -> argparse.Namespace:
     options.add_argument("--settle", type=float, help="seconds before; else as each needs")
     options.add_argument("--rounds", type=int, default=1)
     options.add_argument("--seed", default="1")
-    options.add_argument("--workload", choices=sorted(WORKLOADS), default="poisson")
+    options.add_argument("--workload", choices=[*WORKLOADS, "trace"], default="poisson")
+    options.add_argument("--trace", type=Path, metavar="FILE", help="Mooncake's or Azure's format")
     options.add_argument("--only", help="of: " + ", ".join(NAMES) + "; router:POLICY and the like")
     options.add_argument("--change", type=change_of, metavar="half@SECOND")
     options.add_argument("--slo", type=float, default=0.25, help="seconds to a good first token")
     options.add_argument("--json", type=Path, metavar="FILE")
+    options.add_argument("--svg", type=Path, metavar="FILE")
     chosen = options.parse_args()
+    if (chosen.workload == "trace") != (chosen.trace is not None):
+        options.error("--workload trace and --trace FILE go together")
     if chosen.settle is not None and chosen.settle > LONGEST_SETTLE:
         options.error(f"--settle is {LONGEST_SETTLE:.0f} at most")
     return chosen
@@ -125,23 +132,32 @@ def measured(
     chosen: argparse.Namespace, load: float, contestants: dict[str, Contestant]
 ) -> dict[str, Summary]:
     """Measure all at one load, in alternating rounds."""
-    drawn = WORKLOADS[chosen.workload]
+    drawn = _workload(chosen)
     rate = rate_for(load, drawn, full_slots(UNEVEN))
     when = chosen.change.when if chosen.change else None
     window = Window(chosen.seconds, chosen.slo, when)
-    print(f"\n{chosen.workload}, {load:.0%}: {rate:.1f} requests a second", flush=True)
+    longest = max(each.settle for each in contestants.values())
+    hits = most_hits(draw(drawn, rate, _seed(chosen, 0), longest, chosen.seconds))
+    print(f"\n{chosen.workload}, {load:.0%}: {rate:.1f} requests a second, hits at most {hits:.0%}")
     samples: dict[str, list[Figures]] = {}
     for number in range(chosen.rounds):
         for name, each in contestants.items():
             settle = each.settle if chosen.settle is None else chosen.settle
-            seed = f"{chosen.seed} {number} {chosen.workload}"
-            requests = draw(drawn, rate, seed, settle, chosen.seconds)
+            requests = draw(drawn, rate, _seed(chosen, number), settle, chosen.seconds)
             begun = time.monotonic()
             got = run(each, requests, window, chosen.change)
             samples.setdefault(name, []).append(got)
             late = f"requests were sent {got['late p99']:.1f} ms late (p99)"
             print(f"  {name}: {time.monotonic() - begun:.0f} s, {late}", file=sys.stderr)
     return {name: summary(each) for name, each in samples.items()}
+
+
+def _workload(chosen: argparse.Namespace) -> Drawn:
+    return replay(read(chosen.trace)) if chosen.trace else WORKLOADS[chosen.workload]
+
+
+def _seed(chosen: argparse.Namespace, number: int) -> str:
+    return f"{chosen.seed} {number} {chosen.workload}"
 
 
 def main() -> None:
@@ -151,11 +167,13 @@ def main() -> None:
     for load in chosen.loads.split(","):
         results[load] = measured(chosen, float(load) / 100, contestants)
         print(table(results[load]), flush=True)
+    machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
     if chosen.json:
-        machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
         setup = {"workload": chosen.workload, "seconds": chosen.seconds, "rounds": chosen.rounds}
         document = {"machine": machine, **setup, "slo": chosen.slo, "results": results}
         chosen.json.write_text(json.dumps(document, indent=1) + "\n")
+    if chosen.svg:
+        chosen.svg.write_text(svg(results, f"{chosen.workload}; {machine}"))
 
 
 if __name__ == "__main__":

@@ -176,11 +176,12 @@ class Sender:
         connection.send(call, self._bytes(call))
 
     def _bytes(self, call: Call) -> bytes:
-        body = call.request.body
+        body, session = call.request.body, call.request.session
+        extra = f"x-session-id: {session}\r\n" if session else ""
         return (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: {self._netloc}\r\n"
             "content-type: application/json\r\nuser-agent: bench\r\naccept: */*\r\n"
-            f"content-length: {len(body)}\r\n\r\n"
+            f"{extra}content-length: {len(body)}\r\n\r\n"
         ).encode() + body
 
     def _over(self, connection: _Connection, call: Call) -> None:

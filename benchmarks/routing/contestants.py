@@ -91,11 +91,12 @@ _OURS: dict[str, tuple[Entry, Settings, float]] = {
 # --- others
 
 
-def _haproxy(words: Callable[[Server], str]) -> Start:
+def _haproxy(words: Callable[[Server], str], balance: str = "leastconn") -> Contestant:
     def start(servers: Sequence[Server]) -> AbstractContextManager[Running]:
-        return proxies.haproxy([one.url for one in servers], [words(one) for one in servers])
+        more = [words(one) for one in servers]
+        return proxies.haproxy([one.url for one in servers], more, balance)
 
-    return start
+    return Contestant(start, "haproxy")
 
 
 def _weight(server: Server) -> str:
@@ -117,8 +118,9 @@ def _rust(name: str, policy: str) -> Contestant:
 
 
 _OTHERS = {
-    "haproxy-queue": Contestant(_haproxy(_weight_and_queue), "haproxy"),
-    "haproxy": Contestant(_haproxy(_weight), "haproxy"),
+    "haproxy-queue": _haproxy(_weight_and_queue),
+    "haproxy": _haproxy(_weight),
+    "haproxy-sticky": _haproxy(_weight, "hdr(x-session-id)"),  # whatever the load is
     "nginx": Contestant(_nginx, "nginx"),
     "vllm-router-p2c": _rust("vllm-router", "power_of_two"),
     "vllm-router-cache": _rust("vllm-router", "cache_aware"),

@@ -82,11 +82,13 @@ def _spread(counts: Sequence[Counts]) -> Figures:
 def _phases(calls: Sequence[Call], window: Window) -> Figures:
     if window.change is None:
         return {}
-    phases = {"before": (0.0, 0.0), "soon": (0.0, NOTICED), "later": (NOTICED, window.seconds)}
+    change, end = window.change, window.seconds
+    phases = {"before": (0.0, change), "soon": (change, change + NOTICED)}
+    if change + NOTICED < end:
+        phases["later"] = (change + NOTICED, end)
     found: Figures = {}
-    for name, (begin, end) in phases.items():
-        begin, end = (0.0 if name == "before" else window.change + begin), window.change + end
-        some = [call for call in _started(calls) if begin <= call.request.due < end]
+    for name, (begin, until) in phases.items():
+        some = [call for call in _started(calls) if begin <= call.request.due < until]
         found |= _times(f"{name} ttft", map(_first, some))
     return found
 

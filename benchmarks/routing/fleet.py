@@ -19,7 +19,7 @@ MODEL = "tiny"
 TOKENS_PER_SECOND = 80.0  # of one request
 PREFILL_SECONDS = 0.005  # for any prompt
 PREFILL_TOKENS_PER_SECOND = 10_000.0
-KV_TOKENS = 8192  # for each slot
+KV_TOKENS = 12_288  # for each slot: not enough for each server to know every chat
 CONTEXT = 131_072  # tokens; traces have prompts as long as that
 
 

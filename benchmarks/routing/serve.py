@@ -9,6 +9,7 @@ same, as with one model at temperature 0, and may stand in the prompt of the nex
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -24,6 +25,7 @@ SEED = 0
 
 async def serve(specs: list[str]) -> None:
     """Serve until the end of standard input."""
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)  # some routers knock with HTTP/2 first
     ended = asyncio.Event()
     ParentPipe(ended)
     async with AsyncExitStack() as stack:

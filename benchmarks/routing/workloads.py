@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate
 from random import Random
 from typing import Any
@@ -20,7 +20,8 @@ from fleet import MODEL, service_seconds
 from serve import SEED
 
 from mvllm_router.sim.dialects.base import answer_text, chat_texts
-from mvllm_router.sim.text import BYTES_PER_TOKEN, WORDS, count_tokens
+from mvllm_router.sim.prefix_cache import BLOCK, PrefixCache
+from mvllm_router.sim.text import BYTES_PER_TOKEN, WORDS, count_tokens, tokens_in
 
 _PROMPT, _ANSWER = 80, 21  # tokens on average
 LONGEST_SETTLE = 60.0  # seconds; what is counted does not depend on how many are used
@@ -32,19 +33,26 @@ Message = dict[str, str]
 
 @dataclass(frozen=True)
 class Request:
-    """A request, when it is due, and how long a free slot at full speed would work on it."""
+    """A request, and when it is due.
+
+    `seconds` is how long a free slot at full speed would work on it, `session` names the chat
+    that it is a turn of.
+    """
 
     due: float
     body: bytes = field(repr=False)
     seconds: float
+    session: str = ""
 
 
-def request(due: float, messages: list[Message], answer_tokens: int) -> Request:
+def request(due: float, messages: list[Message], answer_tokens: int, session: str = "") -> Request:
     """Return a request for a streamed chat."""
     body: dict[str, Any] = {"model": MODEL, "stream": True, "max_tokens": answer_tokens}
+    if session:
+        body["user"] = session
     prompt = "".join(chat_texts(messages) or ())
     data = json.dumps({**body, "messages": messages}, separators=(",", ":")).encode()
-    return Request(due, data, service_seconds(count_tokens(prompt), answer_tokens))
+    return Request(due, data, service_seconds(count_tokens(prompt), answer_tokens), session)
 
 
 def text(dice: Random, tokens: int) -> str:
@@ -95,11 +103,11 @@ def burst(dice: Random, rate: float, begin: float, end: float) -> Iterator[Reque
 
 # --- chats
 
-_SYSTEMS = 8  # prompts that chats begin with; the first is the most popular by far
-_SYSTEM_TOKENS = (300, 2000)
+_SYSTEMS = 40  # prompts that chats begin with
+_SYSTEM_TOKENS = (200, 1000)
 _TURNS = 5  # on average
 _MOST_TURNS = 12
-_TURN_TOKENS = 60
+_TURN_TOKENS = 200
 _PAUSE, _MORE_PAUSE = 2.0, 4.0  # seconds between two turns: the least, and on average in addition
 _LONGEST_CHAT = 90.0  # seconds; those that began so early are over
 
@@ -112,20 +120,20 @@ def systems() -> tuple[str, ...]:
 
 
 _POPULARITY = [*accumulate(1 / (rank + 1) for rank in range(_SYSTEMS))]  # Zipf
+_HOT = 0.7  # share of the chats that begin with the same prompt, where one is hot
 
 
-def chat(dice: Random, begin: float) -> Iterator[Request]:
-    """Yield the turns of one chat."""
-    messages = [
-        {
-            "role": "system",
-            "content": dice.choices(systems(), cum_weights=_POPULARITY)[0],
-        }
-    ]
+def chat(dice: Random, begin: float, hot: float) -> Iterator[Request]:
+    """Yield the turns of one chat, which begins with the first system prompt as often as `hot`."""
+    (system,) = dice.choices(systems(), cum_weights=_POPULARITY)
+    if dice.random() < hot:
+        system = systems()[0]
+    messages = [{"role": "system", "content": system}]
+    session = f"{dice.getrandbits(64):016x}"
     for _ in range(_turns(dice)):
         messages.append({"role": "user", "content": text(dice, around(dice, _TURN_TOKENS))})
         tokens = around(dice, _ANSWER)
-        yield request(begin, messages, tokens)
+        yield request(begin, messages, tokens, session)
         answer = answer_text(SEED, {"messages": messages, "max_tokens": tokens})
         messages.append({"role": "assistant", "content": answer})
         begin += _PAUSE + dice.expovariate(1 / _MORE_PAUSE)
@@ -135,13 +143,20 @@ def _turns(dice: Random) -> int:
     return min(_MOST_TURNS, 1 + int(dice.expovariate(-math.log(1 - 1 / _TURNS))))
 
 
-def chats(dice: Random, rate: float, begin: float, end: float) -> Iterator[Request]:
+def chats(
+    dice: Random, rate: float, begin: float, end: float, hot: float = 0.0
+) -> Iterator[Request]:
     """Yield the turns of many chats, of which many are under way when it begins."""
     for moment in _moments(dice, rate / _TURNS, begin - _LONGEST_CHAT, end):
-        yield from (turn for turn in chat(dice, moment) if begin <= turn.due < end)
+        yield from (turn for turn in chat(dice, moment, hot) if begin <= turn.due < end)
 
 
-WORKLOADS: dict[str, Drawn] = {"poisson": poisson, "burst": burst, "chats": chats}
+WORKLOADS: dict[str, Drawn] = {
+    "poisson": poisson,
+    "burst": burst,
+    "chats": chats,
+    "hot": partial(chats, hot=_HOT),
+}
 
 
 # --- how many
@@ -154,6 +169,20 @@ def rate_for(load: float, drawn: Drawn, slots: float) -> float:
     """
     some = [each.seconds for each in drawn(Random("mean"), 20.0, 0.0, 60.0)]
     return load * slots / (sum(some) / len(some))
+
+
+def most_hits(requests: list[Request]) -> float:
+    """Return the share of the counted prompt tokens that one cache without limits would find."""
+    fields = [json.loads(each.body) for each in requests]
+    prompts = ["".join(chat_texts(each["messages"]) or ()).encode() for each in fields]
+    cache = PrefixCache(sum(len(prompt) for prompt in prompts) // BLOCK)
+    found = looked_up = 0
+    for each, prompt, asked in zip(requests, prompts, fields, strict=True):
+        held = cache.begin(prompt)
+        cache.end(held, answer_text(SEED, asked).encode())
+        if each.due >= 0:
+            found, looked_up = found + held.found, looked_up + tokens_in(prompt)
+    return found / looked_up
 
 
 def draw(drawn: Drawn, rate: float, seed: object, settle: float, seconds: float) -> list[Request]:
