@@ -3,7 +3,7 @@
     python benchmarks/routing [--loads 50,80,95,120] [--seconds 30] [--rounds 1]
                               [--workload poisson|burst|chats|hot|trace] [--trace FILE]
                               [--only router,haproxy-queue] [--change half@30] [--slo 0.25]
-                              [--json FILE] [--svg FILE]
+                              [--json FILE] [--svg FILE] [--real]
 
 All get the same requests at the same times, drawn from a seed, in front of new servers with empty
 caches. A load of 100 % is what the servers can do if they have nothing cached. Traffic that comes
@@ -14,87 +14,33 @@ when a request was due. Peers that are not installed are left out, and said to b
 from __future__ import annotations
 
 import argparse
-import asyncio
-import gc
 import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).parents[1]))  # what all benchmarks share
 sys.path.insert(1, str(Path(__file__).parents[2]))
 
-import uvloop
-from client import Call, Sender
+from chats import SMALL, WORKLOADS
 from contestants import NAMES, Contestant, find
 from drawing import svg
-from figures import Figures, Summary, Window, figures, summary, table
-from fleet import UNEVEN, Counts, Server, change_speed, counts, full_slots, simulated
+from figures import Figures, Summary, Window, summary, table
+from fleet import UNEVEN, Server, full_slots, simulated
 from proxies import is_here
 from traces import read, replay
-from workloads import LONGEST_SETTLE, WORKLOADS, Drawn, Request, draw, most_hits, rate_for
+from trial import change_of, run
+from workloads import LONGEST_SETTLE, Drawn, Request, draw, most_hits, rate_for
 
-_CHANGES = {"half": 0.5, "double": 2.0}
+_WARM = 30.0  # seconds until caches are as they stay
+_REAL_RATE = 3.0  # requests a second
 
-
-@dataclass(frozen=True)
-class Change:
-    """A server becomes `factor` times as fast, at a second of the counting."""
-
-    factor: float
-    when: float
-
-    def server(self, servers: Sequence[Server]) -> Server:
-        """Return the one that changes: the largest of those at full speed."""
-        return max(servers, key=lambda one: (one.kind.speed, one.kind.slots))
-
-
-def change_of(words: str) -> Change:
-    """Read `half@30`."""
-    word, _, when = words.partition("@")
-    return Change(_CHANGES[word], float(when))
-
-
-async def _put(
-    url: str, servers: Sequence[Server], requests: Sequence[Request], change: Change | None
-) -> tuple[list[Call], list[Counts]]:
-    """Send the requests; return what came of them, and what the servers counted from 0 on."""
-    before: list[Counts] = []
-
-    async def look() -> None:
-        before[:] = [await asyncio.to_thread(counts, server) for server in servers]
-
-    things = [(0.0, look)]
-    if change is not None:
-
-        async def do() -> None:
-            assert change is not None
-            await asyncio.to_thread(change_speed, change.server(servers), change.factor)
-
-        things.append((change.when, do))
-    calls = await Sender(url).send(requests, things)
-    after = [counts(server) for server in servers]
-    return calls, [late.since(early) for late, early in zip(after, before, strict=True)]
-
-
-def run(
-    contestant: Contestant, requests: Sequence[Request], window: Window, change: Change | None
-) -> Figures:
-    """Measure one contestant once, with servers of its own."""
-    gc.collect()
-    gc.freeze()
-    loop = uvloop.new_event_loop()
-    try:
-        with simulated(UNEVEN) as servers, contestant.start(servers) as running:
-            calls, counted = loop.run_until_complete(_put(running.url, servers, requests, change))
-    finally:
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-    return figures(calls, counted, window)
+Fleet = Callable[[], AbstractContextManager[Sequence[Server]]]
+Mark = Callable[[Sequence[Request], str], list[Request]]
 
 
 def _options() -> argparse.Namespace:
@@ -111,7 +57,10 @@ def _options() -> argparse.Namespace:
     options.add_argument("--slo", type=float, default=0.25, help="seconds to a good first token")
     options.add_argument("--json", type=Path, metavar="FILE")
     options.add_argument("--svg", type=Path, metavar="FILE")
+    options.add_argument("--real", action="store_true", help="chats on two vLLMs and llama-server")
     chosen = options.parse_args()
+    if chosen.real:
+        chosen.workload = "chats"
     if (chosen.workload == "trace") != (chosen.trace is not None):
         options.error("--workload trace and --trace FILE go together")
     if chosen.settle is not None and chosen.settle > LONGEST_SETTLE:
@@ -128,44 +77,77 @@ def _contestants(only: str | None) -> dict[str, Contestant]:
     return found
 
 
-def measured(
-    chosen: argparse.Namespace, load: float, contestants: dict[str, Contestant]
-) -> dict[str, Summary]:
-    """Measure all at one load, in alternating rounds."""
-    drawn = _workload(chosen)
-    rate = rate_for(load, drawn, full_slots(UNEVEN))
-    when = chosen.change.when if chosen.change else None
-    window = Window(chosen.seconds, chosen.slo, when)
-    longest = max(each.settle for each in contestants.values())
-    hits = most_hits(draw(drawn, rate, _seed(chosen, 0), longest, chosen.seconds))
-    print(f"\n{chosen.workload}, {load:.0%}: {rate:.1f} requests a second, hits at most {hits:.0%}")
-    samples: dict[str, list[Figures]] = {}
-    for number in range(chosen.rounds):
-        for name, each in contestants.items():
-            settle = each.settle if chosen.settle is None else chosen.settle
-            requests = draw(drawn, rate, _seed(chosen, number), settle, chosen.seconds)
-            begun = time.monotonic()
-            got = run(each, requests, window, chosen.change)
-            samples.setdefault(name, []).append(got)
-            late = f"requests were sent {got['late p99']:.1f} ms late (p99)"
-            print(f"  {name}: {time.monotonic() - begun:.0f} s, {late}", file=sys.stderr)
-    return {name: summary(each) for name, each in samples.items()}
-
-
 def _workload(chosen: argparse.Namespace) -> Drawn:
+    if chosen.real:
+        return SMALL
     return replay(read(chosen.trace)) if chosen.trace else WORKLOADS[chosen.workload]
 
 
-def _seed(chosen: argparse.Namespace, number: int) -> str:
-    return f"{chosen.seed} {number} {chosen.workload}"
+class Measuring:
+    """What stays the same for all contestants."""
+
+    def __init__(self, chosen: argparse.Namespace, contestants: dict[str, Contestant]) -> None:
+        self._chosen = chosen
+        self._contestants = contestants
+        self._drawn = _workload(chosen)
+        when = chosen.change.when if chosen.change else None
+        self._window = Window(chosen.seconds, chosen.slo, when)
+
+    def of_load(self, load: float) -> dict[str, Summary]:
+        """Measure all on simulated servers, `load` being a share of what these can do."""
+        rate = rate_for(load, self._drawn, full_slots(UNEVEN))
+        print(f"\n{self._chosen.workload}, {load:.0%}: {self._about(rate)}", flush=True)
+        return self._measured(rate, lambda: simulated(UNEVEN))
+
+    def of_real(self) -> dict[str, Summary]:
+        """Measure all on real engines, which take a minute to start."""
+        import real
+
+        with real.servers() as servers:
+            print(f"\nreal engines, chats: {self._about(_REAL_RATE)}", flush=True)
+            return self._measured(_REAL_RATE, lambda: nullcontext(servers), real.marked)
+
+    def _about(self, rate: float) -> str:
+        hits = most_hits(draw(self._drawn, rate, self._seed(0), _WARM, self._window.seconds))
+        return f"{rate:.1f} requests a second, hits at most {hits:.0%}"
+
+    def _seed(self, number: int) -> str:
+        return f"{self._chosen.seed} {number} {self._chosen.workload}"
+
+    def _settle(self, contestant: Contestant) -> float:
+        if self._chosen.settle is not None:
+            return float(self._chosen.settle)
+        return contestant.settle if self._chosen.workload in ("poisson", "burst") else _WARM
+
+    def _measured(self, rate: float, fleet: Fleet, mark: Mark | None = None) -> dict[str, Summary]:
+        """Measure in alternating rounds."""
+        samples: dict[str, list[Figures]] = {}
+        left = dict(self._contestants)
+        for number in range(self._chosen.rounds):
+            for name, each in list(left.items()):
+                settle, seconds = self._settle(each), self._window.seconds
+                requests = draw(self._drawn, rate, self._seed(number), settle, seconds)
+                if mark is not None:
+                    requests = mark(requests, f"{name} {number}")
+                begun = time.monotonic()
+                try:
+                    got = run(each, fleet(), requests, self._window, self._chosen.change)
+                except OSError as error:
+                    print(f"{name} is left out, since it fails: {error}", file=sys.stderr)
+                    del left[name]
+                    continue
+                samples.setdefault(name, []).append(got)
+                late = f"requests were sent {got['late p99']:.1f} ms late (p99)"
+                print(f"  {name}: {time.monotonic() - begun:.0f} s, {late}", file=sys.stderr)
+        return {name: summary(each) for name, each in samples.items()}
 
 
 def main() -> None:
     chosen = _options()
-    contestants = _contestants(chosen.only)
+    measuring = Measuring(chosen, _contestants(chosen.only))
     results = {}
-    for load in chosen.loads.split(","):
-        results[load] = measured(chosen, float(load) / 100, contestants)
+    for load in ["real"] if chosen.real else chosen.loads.split(","):
+        results[load] = measuring.of_real() if chosen.real else measuring.of_load(float(load) / 100)
         print(table(results[load]), flush=True)
     machine = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
     if chosen.json:

@@ -8,11 +8,8 @@ that all routers get the same ones.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cache, partial
-from itertools import accumulate
 from random import Random
 from typing import Any
 
@@ -23,7 +20,7 @@ from mvllm_router.sim.dialects.base import answer_text, chat_texts
 from mvllm_router.sim.prefix_cache import BLOCK, PrefixCache
 from mvllm_router.sim.text import BYTES_PER_TOKEN, WORDS, count_tokens, tokens_in
 
-_PROMPT, _ANSWER = 80, 21  # tokens on average
+_PROMPT, ANSWER = 80, 21  # tokens on average
 LONGEST_SETTLE = 60.0  # seconds; what is counted does not depend on how many are used
 _LONGEST = 12.0  # times the average: longer answers are cut
 _WORDS = [word for word in WORDS if word.isascii()]
@@ -74,10 +71,10 @@ Drawn = Callable[[Random, float, float, float], Iterable[Request]]  # rate, begi
 def single(dice: Random, due: float) -> Request:
     """Return a request that shares nothing with others."""
     messages = [{"role": "user", "content": text(dice, around(dice, _PROMPT))}]
-    return request(due, messages, around(dice, _ANSWER))
+    return request(due, messages, around(dice, ANSWER))
 
 
-def _moments(dice: Random, rate: float, begin: float, end: float) -> Iterator[float]:
+def moments(dice: Random, rate: float, begin: float, end: float) -> Iterator[float]:
     moment = begin + dice.expovariate(rate)
     while moment < end:
         yield moment
@@ -86,7 +83,7 @@ def _moments(dice: Random, rate: float, begin: float, end: float) -> Iterator[fl
 
 def poisson(dice: Random, rate: float, begin: float, end: float) -> Iterator[Request]:
     """Yield requests that come at random."""
-    for moment in _moments(dice, rate, begin, end):
+    for moment in moments(dice, rate, begin, end):
         yield single(dice, moment)
 
 
@@ -96,67 +93,9 @@ _BURST_SECONDS = 0.05
 
 def burst(dice: Random, rate: float, begin: float, end: float) -> Iterator[Request]:
     """Yield requests of which many come at once."""
-    for moment in _moments(dice, rate / _BURST, begin, end):
+    for moment in moments(dice, rate / _BURST, begin, end):
         for _ in range(dice.randint(1, 2 * _BURST - 1)):
             yield single(dice, min(end, moment + dice.random() * _BURST_SECONDS))
-
-
-# --- chats
-
-_SYSTEMS = 40  # prompts that chats begin with
-_SYSTEM_TOKENS = (200, 1000)
-_TURNS = 5  # on average
-_MOST_TURNS = 12
-_TURN_TOKENS = 200
-_PAUSE, _MORE_PAUSE = 2.0, 4.0  # seconds between two turns: the least, and on average in addition
-_LONGEST_CHAT = 90.0  # seconds; those that began so early are over
-
-
-@cache
-def systems() -> tuple[str, ...]:
-    """Return the system prompts, the same in every run."""
-    dice = Random("systems")
-    return tuple(text(dice, dice.randint(*_SYSTEM_TOKENS)) for _ in range(_SYSTEMS))
-
-
-_POPULARITY = [*accumulate(1 / (rank + 1) for rank in range(_SYSTEMS))]  # Zipf
-_HOT = 0.7  # share of the chats that begin with the same prompt, where one is hot
-
-
-def chat(dice: Random, begin: float, hot: float) -> Iterator[Request]:
-    """Yield the turns of one chat, which begins with the first system prompt as often as `hot`."""
-    (system,) = dice.choices(systems(), cum_weights=_POPULARITY)
-    if dice.random() < hot:
-        system = systems()[0]
-    messages = [{"role": "system", "content": system}]
-    session = f"{dice.getrandbits(64):016x}"
-    for _ in range(_turns(dice)):
-        messages.append({"role": "user", "content": text(dice, around(dice, _TURN_TOKENS))})
-        tokens = around(dice, _ANSWER)
-        yield request(begin, messages, tokens, session)
-        answer = answer_text(SEED, {"messages": messages, "max_tokens": tokens})
-        messages.append({"role": "assistant", "content": answer})
-        begin += _PAUSE + dice.expovariate(1 / _MORE_PAUSE)
-
-
-def _turns(dice: Random) -> int:
-    return min(_MOST_TURNS, 1 + int(dice.expovariate(-math.log(1 - 1 / _TURNS))))
-
-
-def chats(
-    dice: Random, rate: float, begin: float, end: float, hot: float = 0.0
-) -> Iterator[Request]:
-    """Yield the turns of many chats, of which many are under way when it begins."""
-    for moment in _moments(dice, rate / _TURNS, begin - _LONGEST_CHAT, end):
-        yield from (turn for turn in chat(dice, moment, hot) if begin <= turn.due < end)
-
-
-WORKLOADS: dict[str, Drawn] = {
-    "poisson": poisson,
-    "burst": burst,
-    "chats": chats,
-    "hot": partial(chats, hot=_HOT),
-}
 
 
 # --- how many

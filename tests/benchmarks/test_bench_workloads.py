@@ -8,7 +8,8 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from workloads import WORKLOADS, Request, draw, most_hits, rate_for
+from chats import WORKLOADS
+from workloads import Request, draw, most_hits, rate_for
 
 from mvllm_router.sim.dialects.base import answer_text
 
