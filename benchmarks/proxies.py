@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 HERE = Path(__file__).parent
 # Peers that pip installs, each in an environment of its own: `benchmarks/get-peers` makes them.
 PEERS = Path(os.environ.get("MVLLM_PEERS", Path.home() / ".cache/mvllm-router/peers"))
+ROUTER = (sys.executable, "-m", "mvllm_router")
 _PATIENCE = 60.0  # seconds until a proxy answers
 _DASHBOARD_BEGINS = 3.0  # seconds until it shows all there is
 
@@ -82,7 +83,7 @@ def wait_until_ready(url: str, key: str = "") -> None:
 
 
 @contextlib.contextmanager
-def _served(command: Sequence[str], url: str, key: str = "", **more: object) -> Iterator[Running]:
+def served(command: Sequence[str], url: str, key: str = "", **more: object) -> Iterator[Running]:
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with started(command, **quiet, **more) as process:
         wait_until_ready(url, key)
@@ -92,9 +93,9 @@ def _served(command: Sequence[str], url: str, key: str = "", **more: object) -> 
 @contextlib.contextmanager
 def router(urls: Sequence[str], key: str = "") -> Iterator[Running]:
     port = free_port()
-    command = [sys.executable, "-m", "mvllm_router", "run", *urls, "-p", str(port)]
+    command = [*ROUTER, "run", *urls, "-p", str(port)]
     environ = {**os.environ, **({"ROUTER_API_KEY": key} if key else {})}
-    with _served([*command, "--log-level", "error"], _at(port), key, env=environ) as running:
+    with served([*command, "--log-level", "error"], at(port), key, env=environ) as running:
         yield running
 
 
@@ -109,7 +110,7 @@ def dashboard(url: str) -> Iterator[subprocess.Popen[str]]:
     """Show a router's dashboard on a terminal that nobody looks at."""
     ours, its = pty.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 36, 120, 0, 0))
-    command = [sys.executable, "-m", "mvllm_router", "top", url]
+    command = [*ROUTER, "top", url]
     environ = {**os.environ, "TERM": "xterm-256color"}
     with started(command, stdin=its, stdout=its, stderr=its, env=environ) as process:
         os.close(its)
@@ -150,13 +151,14 @@ http {{
 
 
 @contextlib.contextmanager
-def nginx(urls: Sequence[str]) -> Iterator[Running]:
+def nginx(urls: Sequence[str], method: str = "") -> Iterator[Running]:
+    """Run nginx; `method` says how it chooses a server, as `least_conn;` does."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "nginx.conf"
-        servers = " ".join(f"server {urlsplit(url).netloc};" for url in urls)
+        servers = method + " ".join(f"server {urlsplit(url).netloc};" for url in urls)
         file.write_text(_NGINX.format(folder=folder, servers=servers, port=port))
-        with _served(["nginx", "-c", str(file), "-e", f"{folder}/error"], _at(port)) as running:
+        with served(["nginx", "-c", str(file), "-e", f"{folder}/error"], at(port)) as running:
             yield running
 
 
@@ -171,39 +173,54 @@ defaults
   option http-keep-alive
   http-reuse always
   timeout connect 5s
+  timeout queue 300s
   timeout client 300s
   timeout server 300s
 frontend front
   bind 127.0.0.1:{port}
   default_backend back
 backend back
-  balance leastconn
+  balance {balance}
+  hash-type consistent
 {servers}
 """
 
 
 @contextlib.contextmanager
-def haproxy(urls: Sequence[str]) -> Iterator[Running]:
+def haproxy(
+    urls: Sequence[str], more: Sequence[str] | None = None, balance: str = "leastconn"
+) -> Iterator[Running]:
+    """Run HAProxy; `more` are words for each server, such as `weight 3`."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "haproxy.cfg"
-        servers = (f"  server s{n} {urlsplit(url).netloc}" for n, url in enumerate(urls))
-        file.write_text(_HAPROXY.format(servers="\n".join(servers), port=port))
-        with _served(["haproxy", "-db", "-f", str(file)], _at(port)) as running:
+        servers = (
+            f"  server s{n} {urlsplit(url).netloc} {words}"
+            for n, (url, words) in enumerate(zip(urls, more or [""] * len(urls), strict=True))
+        )
+        file.write_text(_HAPROXY.format(servers="\n".join(servers), port=port, balance=balance))
+        with served(["haproxy", "-db", "-f", str(file)], at(port)) as running:
             yield running
 
 
-def _rust(name: str, *command: str) -> Start:
+_RUST = {
+    "sglang-router": ("python", "-m", "sglang_router.launch_router"),
+    "vllm-router": ("vllm-router",),
+}
+
+
+def rust(name: str, policy: str = "round_robin") -> Start:
     """Return what starts one of the routers in Rust, which share their options."""
 
     @contextlib.contextmanager
     def start(urls: Sequence[str]) -> Iterator[Running]:
         port = free_port()
+        command = _RUST[name]
         program = str(PEERS / name / "bin" / command[0])
-        options = ["--host", "127.0.0.1", "--port", str(port), "--policy", "round_robin"]
+        options = ["--host", "127.0.0.1", "--port", str(port), "--policy", policy]
         options += ["--prometheus-port", str(free_port()), "--log-level", "error"]
         line = [program, *command[1:], "--worker-urls", *urls, *options]
-        with _served(line, _at(port)) as running:
+        with served(line, at(port)) as running:
             yield running
 
     return start
@@ -229,7 +246,7 @@ def litellm(urls: Sequence[str]) -> Iterator[Running]:
         program = str(PEERS / "litellm" / "bin" / "litellm")
         line = [program, "--config", str(file), "--host", "127.0.0.1", "--port", str(port)]
         environ = {**os.environ, "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true"}
-        with _served([*line, "--telemetry", "False"], _at(port), env=environ) as running:
+        with served([*line, "--telemetry", "False"], at(port), env=environ) as running:
             yield running
 
 
@@ -242,11 +259,11 @@ def mvllm(urls: Sequence[str]) -> Iterator[Running]:
         program = str(PEERS / "mvllm" / "bin" / "mvllm")
         line = [program, "run", "--config", "servers.toml", "--host", "127.0.0.1"]
         options = ["--port", str(port), "--console", "--log-level", "ERROR"]
-        with _served([*line, *options], _at(port), cwd=folder) as running:
+        with served([*line, *options], at(port), cwd=folder) as running:
             yield running
 
 
-def _at(port: int) -> str:
+def at(port: int) -> str:
     return f"http://127.0.0.1:{port}"
 
 
@@ -254,15 +271,15 @@ STARTS: dict[str, Start] = {
     "router": router,
     "nginx": nginx,
     "haproxy": haproxy,
-    "sglang-router": _rust("sglang-router", "python", "-m", "sglang_router.launch_router"),
-    "vllm-router": _rust("vllm-router", "vllm-router"),
+    "sglang-router": rust("sglang-router"),
+    "vllm-router": rust("vllm-router"),
     "plain aiohttp": plain_aiohttp,
     "litellm": litellm,
     "mvllm": mvllm,
 }
 # So dear that they are measured only where they are named.
 ON_REQUEST = ("litellm", "mvllm")
-RUST = ("sglang-router", "vllm-router")
+RUST = tuple(_RUST)
 
 
 def is_here(name: str) -> bool:

@@ -27,6 +27,8 @@ _FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "slots": ("slots", int),
     "tps": ("tokens_per_second", float),
     "prefill": ("prefill_seconds", float),
+    "prefill-tps": ("prefill_tokens_per_second", float),
+    "kv": ("kv_tokens", int),
     "queue": ("max_queue", int),
     "engines": ("engines", int),
     "loading": ("loading_seconds", float),

@@ -106,13 +106,15 @@ class Core:
             try:
                 self.state.entered(job)
                 self.changed()
-                await asyncio.sleep(self.profile.prefill_seconds)
+                prefill = self.state.prefill(job)
+                await asyncio.sleep(prefill)
                 begun = asyncio.get_running_loop().time()
                 yield
                 if not job.left:
-                    self.state.ended(job, seconds=asyncio.get_running_loop().time() - begun)
+                    seconds = asyncio.get_running_loop().time() - begun
+                    self.state.ended(job, prefill=prefill, seconds=seconds)
             finally:
-                job.running = False
+                self.state.left(job)
                 self.state.slots.leave()
         finally:
             self.state.jobs.remove(job)
@@ -143,7 +145,7 @@ class Core:
 
     async def step(self, job: Job) -> None:
         """Wait until the next tokens are due and make them; none when interrupted."""
-        interval = self.profile.seconds_per_token(self.state.slots.running)
+        interval = self.state.interval()
         await _sleep_until_due(job, interval)
         while self.held and not job.interrupted:
             job.nudge = asyncio.get_running_loop().create_future()

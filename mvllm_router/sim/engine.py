@@ -15,7 +15,7 @@ from aiohttp import web
 
 from mvllm_router.sim.core import Core, Received
 from mvllm_router.sim.dialects import make_dialect
-from mvllm_router.sim.dialects.base import Page, dumps
+from mvllm_router.sim.dialects.base import Asked, Page, dumps
 from mvllm_router.sim.faults import Fault, Injection
 from mvllm_router.sim.profile import Profile
 from mvllm_router.sim.service import Service
@@ -253,20 +253,37 @@ class SimEngine:
         if not self._core.state.loading:
             self._reopen()
 
-    def _control(self, method: str, body: bytes) -> Page:
-        """The answer to /sim/fault, which does from outside what `inject` and `clear` do."""
-        if method == "DELETE":
-            self.clear()
-            return Page(200, b"{}")
+    def change_speed(self, factor: float) -> None:
+        """Go on `factor` times as fast as the profile says, also with what runs.
+
+        Raises ValueError for a factor that is not above 0.
+        """
+        if not factor > 0:
+            raise ValueError(f"an engine cannot be {factor} times as fast")
+        self._core.state.speed = factor
+
+    def _control(self, asked: Asked) -> Page:
+        """The answer to /sim/..., which does from outside what tests do by methods."""
         try:
-            fields = json.loads(body)
-            fault = Fault(fields.pop("fault"))
-            if fault is Fault.REFUSE:
-                raise ValueError("refuse could not be cleared again from outside")
-            self.inject(fault, **fields)
+            if asked.path == "/sim/fault":
+                self._fault(asked)
+            elif asked.path == "/sim/speed":
+                self.change_speed(float(json.loads(asked.body)["factor"]))
+            else:
+                return Page(404, b"{}")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return Page(400, dumps({"error": str(error)}))
         return Page(200, b"{}")
+
+    def _fault(self, asked: Asked) -> None:
+        if asked.method == "DELETE":
+            self.clear()
+            return
+        fields = json.loads(asked.body)
+        fault = Fault(fields.pop("fault"))
+        if fault is Fault.REFUSE:
+            raise ValueError("refuse could not be cleared again from outside")
+        self.inject(fault, **fields)
 
 
 def _bind(host: str, port: int) -> socket.socket:

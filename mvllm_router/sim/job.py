@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mvllm_router.sim.prefix_cache import Held
 from mvllm_router.sim.text import Answer
 
 Kind = Literal["chat", "completion", "embedding"]
@@ -29,6 +30,7 @@ class Job:
         running: whether it has a slot.
         due: when the next token may come, in the loop's time.
         interrupted: another request has cut it (llama-cpp-python).
+        held: its blocks in the prefix cache of a vLLM.
         nudge: set while it is parked by `SimEngine.hold`; resolving it lets it go on.
     """
 
@@ -50,6 +52,7 @@ class Job:
     running: bool = False
     due: float = 0.0
     interrupted: bool = False
+    held: Held | None = field(default=None, repr=False)
     nudge: asyncio.Future[None] | None = field(default=None, repr=False)
 
     @property

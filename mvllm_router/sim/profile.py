@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 DialectName = Literal["vllm", "llama.cpp", "llama-cpp-python", "mlx", "openai"]
+KV_TOKENS_PER_SLOT = 2048
 DIALECTS: tuple[DialectName, ...] = get_args(DialectName)
 
 
@@ -18,7 +19,10 @@ class Profile:
         models: served names, the first one is the name in metrics and defaults.
         slots: requests that run at once; the others wait first in, first out.
         tokens_per_second: speed of one request that runs alone; 0 is as fast as possible.
-        prefill_seconds: time from getting a slot to the first token.
+        prefill_seconds: time from getting a slot to the first token, for any prompt.
+        prefill_tokens_per_second: speed at which a prompt is read, in addition; what a vLLM finds
+            in its prefix cache costs nothing. 0 is as fast as possible.
+        kv_tokens: size of the KV cache of one rank; None: 2048 for each of its slots.
         max_queue: vLLM only: with this many that run or wait, a further request gets 503, as
             with its --max-num-queued-reqs. None: no limit.
         engines: vLLM data-parallel ranks; each has its own gauge samples.
@@ -36,6 +40,8 @@ class Profile:
     slots: int = 4
     tokens_per_second: float = 0.0
     prefill_seconds: float = 0.0
+    prefill_tokens_per_second: float = 0.0
+    kv_tokens: int | None = None
     max_queue: int | None = None
     engines: int = 1
     loading_seconds: float = 0.0
@@ -55,18 +61,30 @@ class Profile:
             raise ValueError("slots and engines must be at least 1")
         if self.max_queue is not None and self.dialect != "vllm":
             raise ValueError(f"{self.dialect} queues without limit, max_queue is vLLM's")
-        if self.tokens_per_second < 0 or not 0 <= self.slowdown < 1:
-            raise ValueError("tokens_per_second must be >= 0 and slowdown in [0, 1)")
+        if min(self.tokens_per_second, self.prefill_tokens_per_second) < 0:
+            raise ValueError("tokens_per_second and prefill_tokens_per_second must be >= 0")
+        if not 0 <= self.slowdown < 1:
+            raise ValueError("slowdown must be in [0, 1)")
 
     @property
     def running_limit(self) -> int:
         """Requests that run at once; llama-cpp-python has one lock whatever is asked for."""
         return 1 if self.dialect == "llama-cpp-python" else self.slots
 
+    @property
+    def kv_size(self) -> int:
+        """Tokens that fit into the KV cache of one rank."""
+        if self.kv_tokens is not None:
+            return self.kv_tokens
+        return KV_TOKENS_PER_SLOT * max(1, self.slots // self.engines)
+
+    def prefill(self, tokens: int) -> float:
+        """Seconds to read so many tokens of a prompt."""
+        rate = self.prefill_tokens_per_second
+        return self.prefill_seconds + (tokens / rate if rate else 0.0)
+
     def seconds_per_token(self, running: int) -> float:
         """Time between two tokens of one request while `running` requests share the engine."""
-        if self.max_queue is not None and self.dialect != "vllm":
-            raise ValueError(f"{self.dialect} queues without limit, max_queue is vLLM's")
         if self.tokens_per_second == 0:
             return 0.0
         left: float = (1.0 - self.slowdown) ** max(0, running - 1)

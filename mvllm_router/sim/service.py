@@ -22,7 +22,7 @@ _NO_FAULT = Injection(Fault.SLOW, seconds=0)
 class Service:
     """The request handler of one engine."""
 
-    def __init__(self, core: Core, dialect: Dialect, control: Callable[[str, bytes], Page]) -> None:
+    def __init__(self, core: Core, dialect: Dialect, control: Callable[[Asked], Page]) -> None:
         self._core = core
         self._dialect = dialect
         self._control = control
@@ -47,8 +47,8 @@ class Service:
         if request.headers.get("Expect", "").lower() == "100-continue":
             wire.go_on()
         asked = await _read(request)
-        if asked.path == "/sim/fault":
-            wire.send(self._control(asked.method, asked.body))
+        if asked.path.startswith("/sim/"):
+            wire.send(self._control(asked))
             return wire
         self._core.requests.append(_received(request, asked.body))
         await self._dispatch(asked, wire)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from zlib import crc32
 
-_BYTES_PER_TOKEN = 3
+BYTES_PER_TOKEN = 3
 _TEXT = (
     "the router server model token queue slot cache batch stream prompt answer first last"
     " next fast slow small large every other some no and or but with from into over under"
@@ -23,8 +23,8 @@ def tokenize(text: str) -> list[int]:
     data = text.encode()
     return [
         # The leading 1 keeps the number of bytes in a shorter last group.
-        int.from_bytes(b"\x01" + data[i : i + _BYTES_PER_TOKEN], "big")
-        for i in range(0, len(data), _BYTES_PER_TOKEN)
+        int.from_bytes(b"\x01" + data[i : i + BYTES_PER_TOKEN], "big")
+        for i in range(0, len(data), BYTES_PER_TOKEN)
     ]
 
 
@@ -35,7 +35,12 @@ def detokenize(ids: Sequence[int]) -> str:
 
 def count_tokens(text: str) -> int:
     """How many tokens `tokenize` gives, without making them."""
-    return -(-len(text.encode()) // _BYTES_PER_TOKEN)
+    return tokens_in(text.encode())
+
+
+def tokens_in(data: bytes) -> int:
+    """How many tokens a text has, in UTF-8."""
+    return -(-len(data) // BYTES_PER_TOKEN)
 
 
 class Answer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import random
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -258,6 +259,60 @@ def families(text: str) -> dict[str, set[str]]:
 
 async def metrics(url: str) -> str:
     return (await exchange(url, ASKS["metrics"].wire(""))).body.decode()
+
+
+@pytest.mark.parametrize("dialect", ["vllm"], indirect=True)
+async def test_both_find_the_same_blocks_of_a_prompt_in_their_prefix_cache(
+    real: EngineServer, sim: SimEngine
+) -> None:
+    """The full blocks but for that of the last token, and only behind the same beginning."""
+    word = "all the same words over and over "
+    for url in (real.url, sim.url):
+        block = await block_size(url)
+        text = f"{random.random()} " + word * 12  # what no other test has asked
+        while (size := await tokens_of(url, real.model, text)) < 4 * block:
+            text += word
+        assert await found(url, real.model, text) == (size, 0)
+        assert await found(url, real.model, text) == (size, (size - 1) // block * block)
+        half = text[: len(text) // 2]
+        shared = await tokens_of(url, real.model, half)
+        _, hit = await found(url, real.model, half + "and then something else")
+        assert hit % block == 0
+        assert shared - 2 * block < hit <= shared  # a token at the seam may be another
+        assert (await found(url, real.model, f"x{text}"))[1] == 0  # not at the same place
+
+
+async def block_size(url: str) -> int:
+    labels = re.findall(r"^vllm:cache_config_info{(.*)}", await metrics(url), re.MULTILINE)[0]
+    return int(re.findall(r'block_size="(\d+)"', labels)[0])
+
+
+async def tokens_of(url: str, model: str, text: str) -> int:
+    body = json.dumps({"model": model, "prompt": text}).encode()
+    answer = await exchange(url, Ask("POST", "/tokenize", raw=body).wire(model))
+    count: int = json.loads(answer.body)["count"]
+    return count
+
+
+async def found(url: str, model: str, text: str) -> tuple[float, float]:
+    """Tokens that were looked up and found in the prefix cache for one completion."""
+    before = await looked_up_and_found(url)
+    fields = {"prompt": text, "max_tokens": 1}
+    assert (await exchange(url, Ask("POST", COMPLETIONS, fields).wire(model))).status == 200
+    while True:  # it is counted a moment after the answer
+        after = await looked_up_and_found(url)
+        if after != before:
+            return after[0] - before[0], after[1] - before[1]
+        await asyncio.sleep(0.01)
+
+
+async def looked_up_and_found(url: str) -> tuple[float, float]:
+    text = await metrics(url)
+    return total(text, "prefix_cache_queries"), total(text, "prefix_cache_hits")
+
+
+def total(text: str, name: str) -> float:
+    return sum(map(float, re.findall(rf"^vllm:{name}_total\S* (\S+)$", text, re.MULTILINE)))
 
 
 @measured

@@ -286,7 +286,7 @@ class LlamaCpp(Dialect):
         )
 
     def _timings(self, job: Job) -> str:
-        prompt = _timing("prompt", job.prompt_tokens, self.profile.prefill_seconds)
+        prompt = _timing("prompt", job.prompt_tokens, self.profile.prefill(job.prompt_tokens))
         predicted = _timing("predicted", job.made, job.made * self.profile.seconds_per_token(1))
         return f'"timings":{{"cache_n":0,{prompt},{predicted}}}'
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from mvllm_router.sim.prefix_cache import BLOCK
 from mvllm_router.sim.state import State
 
-_BLOCK = 16
 _FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
 
 
@@ -67,8 +67,9 @@ def _gauge(state: State, name: str, help_text: str, value: Callable[[int], float
 
 def _counters(state: State) -> Iterator[str]:
     prompt, made = state.prompt_tokens, state.generated_tokens
+    found = state.found_tokens
     yield from _counter(state, "prefix_cache_queries", "Tokens looked up.", lambda r: prompt[r])
-    yield from _counter(state, "prefix_cache_hits", "Tokens found.", lambda r: 0)
+    yield from _counter(state, "prefix_cache_hits", "Tokens found.", lambda r: found[r])
     yield from _counter(state, "prompt_tokens", "Prompt tokens processed.", lambda r: prompt[r])
     yield from _counter(state, "generation_tokens", "Tokens generated.", lambda r: made[r])
     yield from _head("request_success_total", "counter", "Finished requests by reason.")
@@ -108,12 +109,12 @@ def _histogram(state: State) -> Iterator[str]:
 
 def _info(state: State) -> Iterator[str]:
     yield from _head("cache_config_info", "gauge", "The cache configuration.")
-    tokens = state.kv_tokens()
+    tokens = state.profile.kv_size
     for rank in _ranks(state):
         labels = (
-            f'block_size="{_BLOCK}",cache_dtype="auto",enable_prefix_caching="True",'
+            f'block_size="{BLOCK}",cache_dtype="auto",enable_prefix_caching="True",'
             f'engine="{rank}",kv_cache_max_concurrency="{tokens / state.profile.context}",'
-            f'kv_cache_size_tokens="{tokens}",num_gpu_blocks="{tokens // _BLOCK}",'
+            f'kv_cache_size_tokens="{tokens}",num_gpu_blocks="{tokens // BLOCK}",'
             'prefix_caching_hash_algo="sha256"'
         )
         yield f"vllm:cache_config_info{{{labels}}} 1.0"
