@@ -66,6 +66,10 @@ def _tokens(sources: Sources) -> Iterator[Row]:
         yield (backend.name, "completion"), backend.stats.completion_tokens
 
 
+def _runs_at_once(backend: Backend, pool: Pool) -> float | None:
+    return round(backend.places.runs) if backend.places.is_known else None
+
+
 def _kv_usage(backend: Backend, pool: Pool) -> float | None:
     return backend.scrape.sample.kv_usage if backend.scrape else None
 
@@ -276,8 +280,22 @@ METRICS: tuple[MetricRow, ...] = (
     ),
     MetricRow(
         "gauge",
+        "router_backend_speed",
+        "How fast the server was found to be beside the fastest with the same model, 0 to 1.",
+        ("backend",),
+        _each(lambda backend, pool: backend.share),
+    ),
+    MetricRow(
+        "gauge",
+        "router_backend_runs_at_once",
+        "Requests that the server was told or found to run at once, where that is known.",
+        ("backend",),
+        _each(_runs_at_once),
+    ),
+    MetricRow(
+        "gauge",
         "router_backend_score",
-        "(running + 0.5 * waiting) / capacity; the lowest is chosen.",
+        "(running + 0.5 * waiting) / (capacity * speed); the lowest is chosen.",
         ("backend",),
         _each(lambda backend, pool: backend.load(pool.monotonic()).score),
     ),
