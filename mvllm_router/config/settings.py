@@ -14,7 +14,16 @@ from mvllm_router.config.items import network, origin
 from mvllm_router.config.pem import Pem
 from mvllm_router.config.rules import Rule, Value
 
-POLICY_NAMES = ("least_load", "round_robin", "random")
+POLICY_NAMES = (
+    "least_load",
+    "round_robin",
+    "random",
+    "power_of_two",
+    "weighted",
+    "latency",
+    "session",
+    "prefix",
+)
 # Groups of entry points: an installed package that has `mine` in one makes that name work here.
 POLICY_PLUGINS = "mvllm_router.policies"
 ENGINE_PLUGINS = "mvllm_router.engines"
