@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mvllm_router.errors import ModelNotFound, NoBackend, Overloaded, RouterError
 from mvllm_router.policies import Policy
 from mvllm_router.pool import Backend, Lease, Pool
-from mvllm_router.proxy.queue import Queue, Ticket
+from mvllm_router.proxy.queue import ORDINARY, Claim, Queue, Ticket
 
 # Seconds after which a client may try again when no server is up, or none has room.
 RETRY_AFTER = 2
@@ -23,11 +23,15 @@ Waiter = Ticket["asyncio.Future[Lease]"]
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
-    """Whether backends are capped, how many requests may wait, and how long, in seconds."""
+    """Whether backends are capped, how many requests may wait, and how long, in seconds.
+
+    `ageing` is how many seconds of waiting make up for one step of priority.
+    """
 
     enforce_capacity: bool = False
     max_queue: int = 0
     timeout: float = 60.0
+    ageing: float = 5.0
 
     @property
     def caps(self) -> bool:
@@ -41,7 +45,7 @@ class QueueRules:
 
 
 class Dispatch:
-    """Chooses by the policy and hands places over in the order in which requests came.
+    """Chooses by the policy and hands places over to those that wait, in the queue's order.
 
     Invariant: while somebody waits, no backend that could serve them has room. So who comes
     later never overtakes, and nobody waits while there is a free place.
@@ -58,6 +62,10 @@ class Dispatch:
     @property
     def waiting(self) -> int:
         return self._queue.count
+
+    def waiting_with(self, key: str) -> int:
+        """Return how many wait with the API key of that name."""
+        return self._queue.waiting_with(key)
 
     def lease_now(
         self,
@@ -141,10 +149,15 @@ class Dispatch:
 
     # --- waiting
 
-    async def wait(self, model: str | None, tried: Collection[Backend] = ()) -> Lease:
+    async def wait(
+        self, model: str | None, tried: Collection[Backend] = (), claim: Claim = ORDINARY
+    ) -> Lease:
         """Return a lease as soon as a backend for `model` has room that was not `tried`.
 
         Where all of those that it could go to were, it may go to them once more.
+
+        Args:
+            claim: for whom, and how early it wants its turn among those that wait.
 
         Raises:
             ModelNotFound, NoBackend: there is none any more, when its time is over.
@@ -155,14 +168,14 @@ class Dispatch:
         if self._queue.count >= self.rules.limit:
             raise Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
         loop = asyncio.get_running_loop()
-        waiter = Waiter(model, tried, loop.create_future())
+        waiter = Waiter(model, tried, loop.create_future(), claim)
         # Not `asyncio.wait_for`: before Python 3.12 it forgets that it was cancelled when a place
         # comes in the same moment, and a client that has left would keep it.
         deadline = loop.call_later(
             self.rules.timeout, self._tell_too_late, waiter, self.rules.timeout
         )
-        self._queue.join(waiter)
         begun = self.pool.monotonic()
+        self._queue.join(waiter, begun, self.rules.ageing)
         try:
             return await waiter.tell
         except asyncio.CancelledError:
@@ -198,7 +211,8 @@ class Dispatch:
         Called when a place comes free, when the pool changes, and from time to time, since
         rests and circuits end by themselves.
         """
-        while any(self._serve(waiter) for waiter in self._queue.first_of_each_kind()):
+        now = self.pool.monotonic()
+        while any(self._serve(waiter) for waiter in self._queue.first_of_each_kind(now)):
             pass
 
     def _serve(self, waiter: Waiter) -> bool:
@@ -209,7 +223,7 @@ class Dispatch:
         backend = self._choose(candidates) if candidates else None
         if backend is None:
             return False
-        self._queue.leave(waiter)
+        self._queue.serve(waiter)
         waiter.tell.set_result(self.pool.lease(backend))
         return True
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable
-from typing import Generic, TypeVar
+from collections.abc import Iterable, Iterator
+from heapq import heapify, heappop, heappush
+from typing import Generic, NamedTuple, TypeVar
 
 from mvllm_router.pool import Backend
 
@@ -13,19 +13,52 @@ T = TypeVar("T")
 # Requests of one kind can be served by the same backends.
 Kind = tuple["str | None", frozenset[Backend]]
 
+# Entries of a lane that may be those of tickets which have left, beside as many as wait.
+_SPARE = 8
+
+
+class Claim(NamedTuple):
+    """For whom a request waits, and how early it wants its turn: lower is earlier.
+
+    `key` is the name of the API key, "" for none. `asked` is what the request says of itself; it
+    counts among those of its key. `rank` is what counts among keys.
+    """
+
+    key: str = ""
+    asked: int = 0
+    rank: int = 0
+
+    @classmethod
+    def of(cls, key: str, base: int, asked: int) -> Claim:
+        """Return the claim of a request with a key whose own priority is `base`.
+
+        A request may put itself behind others; in front of others it puts nobody but those of
+        its own key, or everybody would ask for that.
+        """
+        return cls(key, asked, base + max(0, asked))
+
+
+ORDINARY = Claim()
+
 
 class Ticket(Generic[T]):
     """One request that waits: for which model, where it has been, and how to tell it.
 
-    `number` is its place in the order of arrival; the queue gives it.
+    The rest is the queue's: `number` is its place in the order of arrival, 0 for one that does not
+    wait; `joined` is when it came, `due` when it would have come had it asked for priority 0, and
+    `step` what one step of priority counts for, all in seconds.
     """
 
-    __slots__ = ("kind", "number", "tell")
+    __slots__ = ("claim", "due", "joined", "kind", "number", "step", "tell")
 
-    def __init__(self, model: str | None, tried: Iterable[Backend], tell: T) -> None:
+    def __init__(
+        self, model: str | None, tried: Iterable[Backend], tell: T, claim: Claim = ORDINARY
+    ) -> None:
         self.kind: Kind = (model, frozenset(tried))
         self.tell = tell
+        self.claim = claim
         self.number = 0
+        self.joined = self.due = self.step = 0.0
 
     @property
     def model(self) -> str | None:
@@ -36,44 +69,158 @@ class Ticket(Generic[T]):
         return self.kind[1]
 
 
-class Queue(Generic[T]):
-    """First come first served among those of a kind; kinds do not hold each other up.
+class _Lane(Generic[T]):
+    """Those of one kind with one key: who is `due` first stands at the head.
 
-    Joining, leaving and finding who is first cost the same however many wait.
+    `turn` is when the lane was last served, or began; `rank` is that of its head.
     """
 
-    __slots__ = ("_joined", "_kinds", "count")
+    __slots__ = ("_entries", "count", "head", "rank", "turn")
+
+    def __init__(self, first: Ticket[T]) -> None:
+        self._entries: list[tuple[float, int, Ticket[T]]] = []
+        self.count = 0
+        self.head = first
+        self.turn = first.number
+        self.add(first)
+
+    def __iter__(self) -> Iterator[Ticket[T]]:
+        return (ticket for _, number, ticket in self._entries if ticket.number == number)
+
+    def add(self, ticket: Ticket[T]) -> None:
+        heappush(self._entries, (ticket.due, ticket.number, ticket))
+        self.count += 1
+        self._look()
+
+    def removed(self) -> None:
+        """One of them, which was not the only one, waits no more: its number is 0."""
+        self.count -= 1
+        if len(self._entries) > 2 * self.count + _SPARE:
+            self._entries = [(ticket.due, ticket.number, ticket) for ticket in self]
+            heapify(self._entries)
+        self._look()
+
+    def _look(self) -> None:
+        """Find the head; entries of those that left are dropped only here, when they come up."""
+        entries = self._entries
+        while entries[0][2].number != entries[0][1]:
+            heappop(entries)
+        self.head = entries[0][2]
+        self.rank = self.head.claim.rank
+
+
+class Queue(Generic[T]):
+    """Keys take turns; the order within a key is that of arrival, moved by priorities.
+
+    One step of priority counts as much as some seconds of waiting. So within a key, a request that
+    asks for priority 3 is served as if it had come three steps later. Among keys, one that ranks
+    behind others is passed over until it has waited for as many steps; from then on it takes its
+    turn with them. Kinds do not hold each other up.
+
+    Joining and leaving cost the logarithm of how many wait with the key; finding who is first costs
+    a look at each key that waits. Nothing is kept of a key that does not wait.
+    """
+
+    __slots__ = ("_kinds", "_moves", "_waiting", "count")
 
     def __init__(self) -> None:
-        self._kinds: dict[Kind, OrderedDict[int, Ticket[T]]] = {}
-        self._joined = 0  # all that ever joined
+        self._kinds: dict[Kind, dict[str, _Lane[T]]] = {}
+        self._waiting: dict[str, int] = {}  # how many, by key
+        self._moves = 0  # all that ever joined or were served
         self.count = 0
 
-    def join(self, ticket: Ticket[T]) -> None:
-        """Put `ticket` behind all others."""
-        self._joined += 1
-        ticket.number = self._joined
-        self._kinds.setdefault(ticket.kind, OrderedDict())[ticket.number] = ticket
+    def join(self, ticket: Ticket[T], now: float, step: float) -> None:
+        """Put `ticket` behind those that are before it.
+
+        Args:
+            now: the time, in seconds.
+            step: how many seconds of waiting one step of priority counts for.
+        """
+        key = ticket.claim.key
+        self._moves += 1
+        ticket.number = self._moves
+        ticket.joined = now
+        ticket.step = step
+        ticket.due = now + ticket.claim.asked * step
+        lanes = self._kinds.setdefault(ticket.kind, {})
+        if key in lanes:
+            lanes[key].add(ticket)
+        else:
+            lanes[key] = _Lane(ticket)
+        self._waiting[key] = self._waiting.get(key, 0) + 1
         self.count += 1
 
     def leave(self, ticket: Ticket[T]) -> bool:
-        """Take `ticket` out; return whether it was still in."""
-        waiting = self._kinds.get(ticket.kind)
-        if waiting is None or waiting.pop(ticket.number, None) is None:
+        """Take out `ticket`, which gave up; return whether it was still in."""
+        if not ticket.number:
             return False
-        if not waiting:
+        ticket.number = 0
+        key = ticket.claim.key
+        lanes = self._kinds[ticket.kind]
+        if lanes[key].count > 1:
+            lanes[key].removed()
+        elif len(lanes) > 1:
+            del lanes[key]
+        else:
             del self._kinds[ticket.kind]
+        self._waiting[key] -= 1
+        if not self._waiting[key]:
+            del self._waiting[key]
         self.count -= 1
         return True
 
-    def first_of_each_kind(self) -> list[Ticket[T]]:
-        """Return who would be served next, of each kind; who came first stands first."""
-        heads = [next(iter(waiting.values())) for waiting in self._kinds.values()]
-        return sorted(heads, key=lambda ticket: ticket.number) if len(heads) > 1 else heads
+    def serve(self, ticket: Ticket[T]) -> None:
+        """Take out `ticket`, which gets a place: the other keys have their turns before its own."""
+        lane = self._kinds[ticket.kind][ticket.claim.key]
+        self._moves += 1
+        lane.turn = self._moves
+        self.leave(ticket)
+
+    def waiting_with(self, key: str) -> int:
+        """Return how many wait with the key of that name."""
+        return self._waiting.get(key, 0)
+
+    def first_of_each_kind(self, now: float) -> list[Ticket[T]]:
+        """Return who would be served next, of each kind, in the order in which they would be."""
+        if len(self._waiting) < 2:  # nobody to take turns with
+            heads = [lane.head for lanes in self._kinds.values() for lane in lanes.values()]
+            return sorted(heads, key=_due) if len(heads) > 1 else heads
+        best_of_each = [min(lane.rank for lane in ls.values()) for ls in self._kinds.values()]
+        lanes = [
+            _first(lanes.values(), best, now)
+            for lanes, best in zip(self._kinds.values(), best_of_each, strict=True)
+        ]
+        if len(lanes) > 1:
+            best = min(best_of_each)
+            lanes.sort(key=lambda lane: _place(lane, best, now))
+        return [lane.head for lane in lanes]
 
     def drain(self) -> list[Ticket[T]]:
         """Take all out, in the order of arrival."""
-        every = [ticket for waiting in self._kinds.values() for ticket in waiting.values()]
+        lanes = [lane for lanes in self._kinds.values() for lane in lanes.values()]
+        every = sorted((one for lane in lanes for one in lane), key=lambda ticket: ticket.number)
+        for ticket in every:
+            ticket.number = 0
         self._kinds.clear()
+        self._waiting.clear()
         self.count = 0
-        return sorted(every, key=lambda ticket: ticket.number)
+        return every
+
+
+def _due(ticket: Ticket[T]) -> tuple[float, int]:
+    return ticket.due, ticket.number
+
+
+def _first(lanes: Iterable[_Lane[T]], best: int, now: float) -> _Lane[T]:
+    return min(lanes, key=lambda lane: _place(lane, best, now))
+
+
+def _place(lane: _Lane[T], best: int, now: float) -> tuple[int, int]:
+    """Return what orders lanes: their rank, then whose turn it is.
+
+    One that has waited long enough ranks like the best, and no better: or keys with many that
+    wait for long would not let in those that have just come.
+    """
+    head = lane.head
+    late = (lane.rank - best) * head.step
+    return best if now - head.joined >= late else lane.rank, lane.turn

@@ -140,9 +140,9 @@ class Relay:
                 raise _all_failed(attempts) from None
             raise
 
-    async def _wait(self, attempts: Attempts) -> Lease:
+    async def _wait(self, attempts: Serving) -> Lease:
         try:
-            return await self.dispatch.wait(attempts.model, attempts.tried)
+            return await self.dispatch.wait(attempts.model, attempts.tried, attempts.ask.claim)
         except (NoBackend, ModelNotFound):
             if attempts.failures:
                 raise _all_failed(attempts) from None
