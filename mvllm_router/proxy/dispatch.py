@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mvllm_router.errors import ModelNotFound, NoBackend, Overloaded, RouterError
 from mvllm_router.policies import Policy
 from mvllm_router.pool import Backend, Lease, Pool
-from mvllm_router.proxy.queue import ORDINARY, Claim, Queue, Ticket
+from mvllm_router.proxy.queue import ORDINARY, Claim, Queue, Ticket, Waiting
 
 # Seconds after which a client may try again when no server is up, or none has room.
 RETRY_AFTER = 2
@@ -63,9 +63,9 @@ class Dispatch:
     def waiting(self) -> int:
         return self._queue.count
 
-    def waiting_with(self, key: str) -> int:
-        """Return how many wait with the API key of that name."""
-        return self._queue.waiting_with(key)
+    def who_waits(self) -> Waiting:
+        """Return how many wait, by key and by rank too."""
+        return self._queue.waiting()
 
     def lease_now(
         self,

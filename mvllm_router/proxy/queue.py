@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
+from operator import attrgetter
 from typing import Generic, NamedTuple, TypeVar
 
 from mvllm_router.pool import Backend
@@ -13,6 +15,7 @@ T = TypeVar("T")
 # Requests of one kind can be served by the same backends.
 Kind = tuple["str | None", frozenset[Backend]]
 
+_rank = attrgetter("rank")
 # Entries of a lane that may be those of tickets which have left, beside as many as wait.
 _SPARE = 8
 
@@ -39,6 +42,19 @@ class Claim(NamedTuple):
 
 
 ORDINARY = Claim()
+# What is told of ranks: clients may make up any number.
+RANKS = ("high", "normal", "low")
+
+
+class Waiting(NamedTuple):
+    """How many wait: all of them, by the names of their keys, and by how they rank among keys.
+
+    `by_rank` has all of RANKS; "normal" is rank 0.
+    """
+
+    all: int
+    by_key: Mapping[str, int]
+    by_rank: Mapping[str, int]
 
 
 class Ticket(Generic[T]):
@@ -100,6 +116,13 @@ class _Lane(Generic[T]):
             heapify(self._entries)
         self._look()
 
+    def has_caught_up(self, best: int, now: float) -> bool:
+        """Tell whether the head ranks like those of `best`, having waited for long enough or not.
+
+        It never ranks better: or a key with many that wait for long would not let others in.
+        """
+        return self.rank == best or now - self.head.joined >= (self.rank - best) * self.head.step
+
     def _look(self) -> None:
         """Find the head; entries of those that left are dropped only here, when they come up."""
         entries = self._entries
@@ -118,14 +141,16 @@ class Queue(Generic[T]):
     turn with them. Kinds do not hold each other up.
 
     Joining and leaving cost the logarithm of how many wait with the key; finding who is first costs
-    a look at each key that waits. Nothing is kept of a key that does not wait.
+    at most a look at each key that waits. Nothing is kept of a key that does not wait.
     """
 
-    __slots__ = ("_kinds", "_moves", "_waiting", "count")
+    __slots__ = ("_kinds", "_moves", "_ranks", "_waiting", "count")
 
     def __init__(self) -> None:
-        self._kinds: dict[Kind, dict[str, _Lane[T]]] = {}
+        # Of each kind the lanes by their keys, in the order of their turns.
+        self._kinds: dict[Kind, OrderedDict[str, _Lane[T]]] = {}
         self._waiting: dict[str, int] = {}  # how many, by key
+        self._ranks = dict.fromkeys(RANKS, 0)  # how many
         self._moves = 0  # all that ever joined or were served
         self.count = 0
 
@@ -142,12 +167,13 @@ class Queue(Generic[T]):
         ticket.joined = now
         ticket.step = step
         ticket.due = now + ticket.claim.asked * step
-        lanes = self._kinds.setdefault(ticket.kind, {})
+        lanes = self._kinds.setdefault(ticket.kind, OrderedDict())
         if key in lanes:
             lanes[key].add(ticket)
         else:
             lanes[key] = _Lane(ticket)
         self._waiting[key] = self._waiting.get(key, 0) + 1
+        self._ranks[_rank_name(ticket)] += 1
         self.count += 1
 
     def leave(self, ticket: Ticket[T]) -> bool:
@@ -166,34 +192,37 @@ class Queue(Generic[T]):
         self._waiting[key] -= 1
         if not self._waiting[key]:
             del self._waiting[key]
+        self._ranks[_rank_name(ticket)] -= 1
         self.count -= 1
         return True
 
     def serve(self, ticket: Ticket[T]) -> None:
         """Take out `ticket`, which gets a place: the other keys have their turns before its own."""
-        lane = self._kinds[ticket.kind][ticket.claim.key]
+        key = ticket.claim.key
+        lanes = self._kinds[ticket.kind]
         self._moves += 1
-        lane.turn = self._moves
+        lanes[key].turn = self._moves
+        lanes.move_to_end(key)
         self.leave(ticket)
 
-    def waiting_with(self, key: str) -> int:
-        """Return how many wait with the key of that name."""
-        return self._waiting.get(key, 0)
+    def waiting(self) -> Waiting:
+        """Return how many wait now."""
+        return Waiting(self.count, dict(self._waiting), dict(self._ranks))
 
     def first_of_each_kind(self, now: float) -> list[Ticket[T]]:
         """Return who would be served next, of each kind, in the order in which they would be."""
         if len(self._waiting) < 2:  # nobody to take turns with
             heads = [lane.head for lanes in self._kinds.values() for lane in lanes.values()]
             return sorted(heads, key=_due) if len(heads) > 1 else heads
-        best_of_each = [min(lane.rank for lane in ls.values()) for ls in self._kinds.values()]
-        lanes = [
-            _first(lanes.values(), best, now)
-            for lanes, best in zip(self._kinds.values(), best_of_each, strict=True)
-        ]
-        if len(lanes) > 1:
-            best = min(best_of_each)
-            lanes.sort(key=lambda lane: _place(lane, best, now))
-        return [lane.head for lane in lanes]
+        every = self._kinds.values()
+        bests = [min(map(_rank, lanes.values())) for lanes in every]
+        firsts = [_first(lanes, best, now) for lanes, best in zip(every, bests, strict=True)]
+        if len(firsts) > 1:
+            best = min(bests)
+            firsts.sort(
+                key=lambda one: (best if one.has_caught_up(best, now) else one.rank, one.turn)
+            )
+        return [lane.head for lane in firsts]
 
     def drain(self) -> list[Ticket[T]]:
         """Take all out, in the order of arrival."""
@@ -203,24 +232,19 @@ class Queue(Generic[T]):
             ticket.number = 0
         self._kinds.clear()
         self._waiting.clear()
+        self._ranks = dict.fromkeys(RANKS, 0)
         self.count = 0
         return every
+
+
+def _rank_name(ticket: Ticket[T]) -> str:
+    rank = ticket.claim.rank
+    return "high" if rank < 0 else "low" if rank else "normal"
 
 
 def _due(ticket: Ticket[T]) -> tuple[float, int]:
     return ticket.due, ticket.number
 
 
-def _first(lanes: Iterable[_Lane[T]], best: int, now: float) -> _Lane[T]:
-    return min(lanes, key=lambda lane: _place(lane, best, now))
-
-
-def _place(lane: _Lane[T], best: int, now: float) -> tuple[int, int]:
-    """Return what orders lanes: their rank, then whose turn it is.
-
-    One that has waited long enough ranks like the best, and no better: or keys with many that
-    wait for long would not let in those that have just come.
-    """
-    head = lane.head
-    late = (lane.rank - best) * head.step
-    return best if now - head.joined >= late else lane.rank, lane.turn
+def _first(lanes: OrderedDict[str, _Lane[T]], best: int, now: float) -> _Lane[T]:
+    return next(lane for lane in lanes.values() if lane.has_caught_up(best, now))

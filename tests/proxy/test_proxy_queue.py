@@ -237,15 +237,15 @@ def test_one_with_many_kinds_does_not_hold_up_another_of_one_of_them() -> None:
     assert {"b0", "b1"} < set(served)
 
 
-def test_how_many_wait_with_a_key_is_known() -> None:
-    one, other = ticket("a", key="a"), ticket("b", "n", key="a")
-    queue = queue_of(one, other, ticket("c"))
-    assert [queue.waiting_with(key) for key in ("a", "", "b")] == [2, 1, 0]
+def test_how_many_wait_is_known_by_key_and_by_rank() -> None:
+    one, other = ticket("a", key="a"), ticket("b", "n", key="a", base=-1)
+    queue = queue_of(one, other, ticket("c"), ticket("d", asked=3), ticket("e", asked=-3))
+    assert queue.waiting() == (5, {"a": 2, "": 3}, {"high": 1, "normal": 3, "low": 1})
     queue.serve(one)
     queue.leave(other)
-    assert [queue.waiting_with(key) for key in ("a", "", "b")] == [0, 1, 0]
+    assert queue.waiting() == (3, {"": 3}, {"high": 0, "normal": 2, "low": 1})
     queue.drain()
-    assert queue.waiting_with("") == 0
+    assert queue.waiting() == (0, {}, {"high": 0, "normal": 0, "low": 0})
 
 
 # --- priorities among keys
