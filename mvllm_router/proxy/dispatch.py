@@ -165,8 +165,9 @@ class Dispatch:
         """
         if not self._candidates(model, tried):
             tried = ()
+        begun = self.pool.monotonic()
         if self._queue.count >= self.rules.limit:
-            raise Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
+            self._make_room(claim, begun)
         loop = asyncio.get_running_loop()
         waiter = Waiter(model, tried, loop.create_future(), claim)
         # Not `asyncio.wait_for`: before Python 3.12 it forgets that it was cancelled when a place
@@ -174,7 +175,6 @@ class Dispatch:
         deadline = loop.call_later(
             self.rules.timeout, self._tell_too_late, waiter, self.rules.timeout
         )
-        begun = self.pool.monotonic()
         self._queue.join(waiter, begun, self.rules.ageing)
         try:
             return await waiter.tell
@@ -185,6 +185,20 @@ class Dispatch:
             deadline.cancel()
             self._queue.leave(waiter)
             self.pool.stats.queued.observe(self.pool.monotonic() - begun)
+
+    def _make_room(self, claim: Claim, now: float) -> None:
+        """Let the one that would be served last leave the full queue, unless that is who comes.
+
+        Raises:
+            Overloaded: it is.
+        """
+        error = Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
+        last = self._queue.gives_way_to(claim, now, self.rules.ageing)
+        if last is None or self._queue.count > self.rules.limit:
+            raise error
+        self._queue.leave(last)
+        if not last.tell.done():
+            last.tell.set_exception(error)
 
     def _tell_too_late(self, waiter: Waiter, seconds: float) -> None:
         if waiter.tell.done():

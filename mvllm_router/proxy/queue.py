@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
-from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import Generic, NamedTuple, TypeVar
 
@@ -16,8 +16,6 @@ T = TypeVar("T")
 Kind = tuple["str | None", frozenset[Backend]]
 
 _rank = attrgetter("rank")
-# Entries of a lane that may be those of tickets which have left, beside as many as wait.
-_SPARE = 8
 
 
 class Claim(NamedTuple):
@@ -84,6 +82,14 @@ class Ticket(Generic[T]):
     def tried(self) -> frozenset[Backend]:
         return self.kind[1]
 
+    def has_caught_up(self, best: int, now: float) -> bool:
+        """Tell whether it has waited for long enough, if it had to, to rank like those of `best`.
+
+        It never ranks better: or a key with many that wait for long would not let others in.
+        """
+        rank = self.claim.rank
+        return rank <= best or now - self.joined >= (rank - best) * self.step
+
 
 class _Lane(Generic[T]):
     """Those of one kind with one key: who is `due` first stands at the head.
@@ -91,44 +97,37 @@ class _Lane(Generic[T]):
     `turn` is when the lane was last served, or began; `rank` is that of its head.
     """
 
-    __slots__ = ("_entries", "count", "head", "rank", "turn")
+    __slots__ = ("_entries", "head", "rank", "turn")
 
     def __init__(self, first: Ticket[T]) -> None:
-        self._entries: list[tuple[float, int, Ticket[T]]] = []
-        self.count = 0
+        # Sorted. To move thousands of pointers up costs less than a heap's bookkeeping of those
+        # that leave from the middle.
+        self._entries = [(first.due, first.number, first)]
         self.head = first
+        self.rank = first.claim.rank
         self.turn = first.number
-        self.add(first)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def __iter__(self) -> Iterator[Ticket[T]]:
-        return (ticket for _, number, ticket in self._entries if ticket.number == number)
+        return (ticket for _, _, ticket in self._entries)
+
+    @property
+    def last(self) -> Ticket[T]:
+        return self._entries[-1][2]
 
     def add(self, ticket: Ticket[T]) -> None:
-        heappush(self._entries, (ticket.due, ticket.number, ticket))
-        self.count += 1
+        insort(self._entries, (ticket.due, ticket.number, ticket))
         self._look()
 
-    def removed(self) -> None:
-        """One of them, which was not the only one, waits no more: its number is 0."""
-        self.count -= 1
-        if len(self._entries) > 2 * self.count + _SPARE:
-            self._entries = [(ticket.due, ticket.number, ticket) for ticket in self]
-            heapify(self._entries)
+    def remove(self, ticket: Ticket[T]) -> None:
+        """Take out one of several."""
+        del self._entries[bisect_left(self._entries, (ticket.due, ticket.number))]
         self._look()
-
-    def has_caught_up(self, best: int, now: float) -> bool:
-        """Tell whether the head ranks like those of `best`, having waited for long enough or not.
-
-        It never ranks better: or a key with many that wait for long would not let others in.
-        """
-        return self.rank == best or now - self.head.joined >= (self.rank - best) * self.head.step
 
     def _look(self) -> None:
-        """Find the head; entries of those that left are dropped only here, when they come up."""
-        entries = self._entries
-        while entries[0][2].number != entries[0][1]:
-            heappop(entries)
-        self.head = entries[0][2]
+        self.head = self._entries[0][2]
         self.rank = self.head.claim.rank
 
 
@@ -140,8 +139,8 @@ class Queue(Generic[T]):
     behind others is passed over until it has waited for as many steps; from then on it takes its
     turn with them. Kinds do not hold each other up.
 
-    Joining and leaving cost the logarithm of how many wait with the key; finding who is first costs
-    at most a look at each key that waits. Nothing is kept of a key that does not wait.
+    Joining and leaving cost about the same however many wait; finding who is first costs at most a
+    look at each key that waits. Nothing is kept of a key that does not wait.
     """
 
     __slots__ = ("_kinds", "_moves", "_ranks", "_waiting", "count")
@@ -180,11 +179,10 @@ class Queue(Generic[T]):
         """Take out `ticket`, which gave up; return whether it was still in."""
         if not ticket.number:
             return False
-        ticket.number = 0
         key = ticket.claim.key
         lanes = self._kinds[ticket.kind]
-        if lanes[key].count > 1:
-            lanes[key].removed()
+        if len(lanes[key]) > 1:
+            lanes[key].remove(ticket)
         elif len(lanes) > 1:
             del lanes[key]
         else:
@@ -193,6 +191,7 @@ class Queue(Generic[T]):
         if not self._waiting[key]:
             del self._waiting[key]
         self._ranks[_rank_name(ticket)] -= 1
+        ticket.number = 0
         self.count -= 1
         return True
 
@@ -219,10 +218,26 @@ class Queue(Generic[T]):
         firsts = [_first(lanes, best, now) for lanes, best in zip(every, bests, strict=True)]
         if len(firsts) > 1:
             best = min(bests)
-            firsts.sort(
-                key=lambda one: (best if one.has_caught_up(best, now) else one.rank, one.turn)
-            )
+            firsts.sort(key=lambda lane: (_rank_now(lane.head, best, now), lane.turn))
         return [lane.head for lane in firsts]
+
+    def gives_way_to(self, claim: Claim, now: float, step: float) -> Ticket[T] | None:
+        """Return who is to leave a full queue for somebody with `claim`, who comes now.
+
+        Of those that rank worst it is the last one with the key that has the most of them waiting.
+        None if that would be the newcomer.
+        """
+
+        def place(ticket: Ticket[T]) -> tuple[int, int, bool, float]:
+            key, rank = ticket.claim.key, _rank_now(ticket, claim.rank, now)
+            own = key == claim.key
+            return rank, self._waiting[key] + own, own, ticket.due
+
+        lanes = [lane for lanes in self._kinds.values() for lane in lanes.values()]
+        worst = max((lane.last for lane in lanes), key=place, default=None)
+        own = self._waiting.get(claim.key, 0) + 1
+        newcomer = (claim.rank, own, True, now + claim.asked * step)
+        return worst if worst is not None and place(worst) > newcomer else None
 
     def drain(self) -> list[Ticket[T]]:
         """Take all out, in the order of arrival."""
@@ -247,4 +262,10 @@ def _due(ticket: Ticket[T]) -> tuple[float, int]:
 
 
 def _first(lanes: OrderedDict[str, _Lane[T]], best: int, now: float) -> _Lane[T]:
-    return next(lane for lane in lanes.values() if lane.has_caught_up(best, now))
+    return next(lane for lane in lanes.values() if lane.head.has_caught_up(best, now))
+
+
+def _rank_now(ticket: Ticket[T], best: int, now: float) -> int:
+    """Return the rank of `ticket` beside one of the rank `best`, with what waiting has gained."""
+    rank = ticket.claim.rank
+    return best if rank > best and ticket.has_caught_up(best, now) else rank

@@ -297,32 +297,38 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 class WatchedQueue(Queue[Any]):
-    """Remembers who left it last, by its place in the order of arrival."""
+    """Remembers who stood before the one that was served last."""
 
-    left: int | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads: list[Ticket[Any]] = []
+        self.before: list[Ticket[Any]] | None = None
 
-    def leave(self, ticket: Ticket[Any]) -> bool:
-        number = ticket.number
-        self.left = number or self.left
-        return super().leave(ticket)
+    def first_of_each_kind(self, now: float) -> list[Ticket[Any]]:
+        self.heads = super().first_of_each_kind(now)
+        return self.heads
+
+    def serve(self, ticket: Ticket[Any]) -> None:
+        self.before = self.heads[: self.heads.index(ticket)]
+        super().serve(ticket)
 
 
 class Asker:
     """A client that asks for a place."""
 
     def __init__(
-        self, machine: DispatchMachine, model: str | None, tried: frozenset[Backend]
+        self, machine: DispatchMachine, model: str | None, tried: frozenset[Backend], claim: Claim
     ) -> None:
         self.kind = (model, tried)
+        self.claim = claim
         self.at = 0.0  # when it asked, in seconds
         self._machine = machine
         self.task = machine.loop.create_task(self._ask())
 
     async def _ask(self) -> Lease:
         self.at = self._machine.clock()
-        self._machine.queue.left = None
         dispatch = self._machine.dispatch
-        lease = dispatch.lease_now(*self.kind) or await dispatch.wait(*self.kind)
+        lease = dispatch.lease_now(*self.kind) or await dispatch.wait(*self.kind, self.claim)
         assert lease.backend not in self.kind[1], "it has been there"
         return lease
 
@@ -358,10 +364,11 @@ class DispatchMachine(RuleBasedStateMachine):
         assert backend.has_room, "more than it can run"
         assert not backend.removed
         assert not backend.draining
-        served, self.queue.left = self.queue.left, None
-        for ticket in self.queue.first_of_each_kind(self.clock()):
-            before = served is None or ticket.number < served
-            if before and not ticket.tell.done():
+        before, self.queue.before = self.queue.before, None
+        if before is None:  # it has just come, and has not waited
+            before = self.queue.first_of_each_kind(self.clock())
+        for ticket in before:
+            if not ticket.tell.done():
                 assert backend not in self.open_to(ticket.model, ticket.tried), "overtaken"
         lease = self._lease(backend)
         self.leases.append(lease)
@@ -405,10 +412,21 @@ class DispatchMachine(RuleBasedStateMachine):
         tried=st.sampled_from(((), (), (0,), (1,), (0, 1))),
         count=st.integers(1, 6),
         rounds=ROUNDS,
+        key=st.sampled_from(("", "", "alice", "batch")),
+        asked=st.sampled_from((0, 0, 1, -1)),
     )
-    def ask(self, model: str | None, tried: tuple[int, ...], count: int, rounds: int) -> None:
+    def ask(
+        self,
+        model: str | None,
+        tried: tuple[int, ...],
+        count: int,
+        rounds: int,
+        key: str = "",
+        asked: int = 0,
+    ) -> None:
         been = frozenset(self.one(which) for which in tried) if self.pool.backends else frozenset()
-        self.askers += [Asker(self, model, been) for _ in range(count)]
+        claim = Claim.of(key, BASES[key], asked)
+        self.askers += [Asker(self, model, been, claim) for _ in range(count)]
         self.then(rounds)
 
     @precondition(lambda self: self.held)
@@ -526,7 +544,8 @@ class DispatchMachine(RuleBasedStateMachine):
             assert self.clock() - asker.at < self.TIMEOUT
         for number, asker in enumerate(self.askers):
             if not asker.task.done():
-                later = [other for other in self.askers[number:] if other.kind == asker.kind]
+                same = (asker.kind, asker.claim)
+                later = [one for one in self.askers[number:] if (one.kind, one.claim) == same]
                 assert not any(_has_place(other.task) for other in later), "overtaken"
         owned = [asker.task.result() for asker in self.askers if _has_place(asker.task)]
         assert {id(lease) for lease in self.held} <= {id(lease) for lease in owned}, "a lost place"

@@ -289,14 +289,54 @@ def test_ranks_are_counted_from_the_best_that_waits() -> None:
     assert serve(queue, NOW + STEP) == ["a", "b", "c"]
 
 
-# --- bounds
+# --- a full queue
 
 
-def test_those_that_left_from_the_middle_are_forgotten() -> None:
-    queue = queue_of(ticket("stays"))
-    for _ in range(1000):
-        one = ticket("x")
-        queue.join(one, NOW, STEP)
-        queue.leave(one)
-    assert len(queue._kinds["m", frozenset()][""]._entries) < 20
-    assert serve(queue) == ["stays"]
+def leaves(queue: Queue[str], newcomer: Ticket[str], now: float = NOW) -> str:
+    """Return who gives way to a newcomer: the newcomer itself, if it comes in vain."""
+    found = queue.gives_way_to(newcomer.claim, now, STEP)
+    return found.tell if found else newcomer.tell
+
+
+def test_the_last_to_come_is_the_one_that_finds_no_room() -> None:
+    newcomer = ticket("newcomer")
+    assert leaves(queue_of(), newcomer) == "newcomer"
+    assert leaves(queue_of(ticket("a"), ticket("b"), ticket("n", "n")), newcomer) == "newcomer"
+    several = [ticket("a", key="a"), ticket("b", key="b")]
+    assert leaves(queue_of(*several), ticket("newcomer", key="a")) == "newcomer"
+
+
+def test_the_key_with_the_most_gives_way_to_others_until_they_have_as_many() -> None:
+    queue = queue_of(*(ticket(f"a{number}", key="a") for number in range(5)))
+    for number, gone in enumerate(["a4", "a3"]):
+        newcomer = ticket(f"b{number}", key="b")
+        last = queue.gives_way_to(newcomer.claim, NOW, STEP)
+        assert last is not None
+        assert last.tell == gone
+        queue.leave(last)
+        queue.join(newcomer, NOW, STEP)
+    assert leaves(queue, ticket("b2", key="b")) == "b2", "or the two would push each other out"
+    assert leaves(queue, ticket("a5", key="a")) == "a5"
+    assert leaves(queue, ticket("c0", key="c")) == "a2"
+
+
+def test_what_ranks_worse_gives_way_and_what_ranks_better_does_not() -> None:
+    queue = queue_of(ticket("batch", key="batch", base=10), *(ticket(n, key="a") for n in "abc"))
+    assert leaves(queue, ticket("a", key="a")) == "batch"
+    assert leaves(queue, ticket("other", key="other")) == "batch"
+    assert leaves(queue, ticket("more", key="batch", base=10)) == "more"
+    assert leaves(queue, ticket("polite", key="other", asked=5)) == "batch"
+    assert leaves(queue, ticket("too polite", key="other", asked=11)) == "too polite"
+
+
+def test_what_has_waited_for_its_steps_does_not_give_way_to_what_ranks_better() -> None:
+    queue = queue_of(ticket("batch", key="batch", base=2), ticket("a", key="a"))
+    assert leaves(queue, ticket("newcomer", key="a"), NOW + 2 * STEP - 0.1) == "batch"
+    assert leaves(queue, ticket("newcomer", key="a"), NOW + 2 * STEP) == "newcomer"
+
+
+def test_within_a_key_what_is_due_last_gives_way() -> None:
+    queue = queue_of(ticket("late", asked=2), ticket("plain"), ticket("latest", "n", asked=3))
+    assert leaves(queue, ticket("newcomer")) == "latest"
+    assert leaves(queue, ticket("newcomer", asked=3)) == "newcomer"
+    assert leaves(queue_of(ticket("plain")), ticket("urgent", asked=-1)) == "plain"
