@@ -64,7 +64,7 @@ class App:
         self.events = EventStreams(pool.events)
         self.launched = Launched(pool)
         self.own = OwnRoutes(self._table(Admin(pool, live)))
-        self._metrics = Metrics(Sources(pool, gate, lambda: relay.dispatch.waiting))
+        self._metrics = Metrics(Sources(pool, gate, relay.dispatch.who_waits))
 
     def _table(self, admin: Admin) -> dict[str, Own]:
         return {
@@ -241,7 +241,7 @@ class App:
         document = snapshot_document(
             self.pool,
             self.about,
-            self.relay.dispatch.waiting,
+            self.relay.dispatch.who_waits(),
             self.draining,
             self.gate.holders,
             self.live.overlay.count,

@@ -12,6 +12,7 @@ from mvllm_router import __version__
 from mvllm_router.auth import Gate
 from mvllm_router.histogram import Histogram
 from mvllm_router.pool import Backend, Pool
+from mvllm_router.proxy.queue import Waiting
 
 Value = float | Histogram
 Row = tuple[tuple[str, ...], Value]  # label values and the value
@@ -19,11 +20,11 @@ Row = tuple[tuple[str, ...], Value]  # label values and the value
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What metrics are read from, when somebody asks for them; `waiting` counts the queue."""
+    """What metrics are read from, when somebody asks for them; `waiting` looks at the queue."""
 
     pool: Pool
     gate: Gate
-    waiting: Callable[[], int]
+    waiting: Callable[[], Waiting]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,12 @@ def _key_tokens(sources: Sources) -> Iterator[Row]:
         yield (holder.name, "completion"), holder.completion_tokens
 
 
+def _key_queued(sources: Sources) -> Iterator[Row]:
+    waiting = sources.waiting().by_key
+    for holder in sources.gate.holders:
+        yield (holder.name,), waiting.get(holder.name, 0)
+
+
 METRICS: tuple[MetricRow, ...] = (
     MetricRow(
         "gauge", "router_build_info", "1, with the version as a label.", ("version",), _build
@@ -150,7 +157,14 @@ METRICS: tuple[MetricRow, ...] = (
         "router_queued",
         "Requests that wait until a server has room.",
         (),
-        lambda sources: [((), sources.waiting())],
+        lambda sources: [((), sources.waiting().all)],
+    ),
+    MetricRow(
+        "gauge",
+        "router_queue_waiting",
+        "Those requests by their priority among keys: below 0, 0 or above 0.",
+        ("priority",),
+        lambda sources: [((name,), n) for name, n in sources.waiting().by_rank.items()],
     ),
     MetricRow(
         "histogram",
@@ -340,5 +354,12 @@ METRICS: tuple[MetricRow, ...] = (
         "Requests of the key that were let in and are not finished.",
         ("key",),
         lambda sources: [((one.name,), one.in_flight) for one in sources.gate.holders],
+    ),
+    MetricRow(
+        "gauge",
+        "router_key_queued",
+        "Requests of the key that wait until a server has room.",
+        ("key",),
+        _key_queued,
     ),
 )

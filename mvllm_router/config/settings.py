@@ -201,6 +201,12 @@ class Settings:
         "and how fast it is.",
     )
     queue_timeout: float = _seconds(60.0, "Longest that a request waits in the router.")
+    priority_ageing: float = _seconds(
+        5.0,
+        "Time that a request has to wait in the router to make up for one step of priority; with "
+        "0 priorities have no effect.",
+        minimum=0,
+    )
     hide_upstream_errors: bool = _setting(
         False, "Whether clients get a plain text in place of what a server says when it fails."
     )
