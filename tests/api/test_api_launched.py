@@ -99,8 +99,10 @@ async def test_what_cannot_be_done_is_refused(
 
 async def test_the_last_lines_of_a_log_are_shown_and_those_behind_a_number(api: Api) -> None:
     document = await api.get("/router/logs/sim-0", **BOSS)
-    assert document["lines"][0].startswith("--- started as process ")
-    assert '"url": ' in document["lines"][1]
+    port = api.router.pool.backends["sim-0"].spec.url.rpartition(":")[2]
+    assert document["lines"][0] == f"--- is started on port {port}"
+    assert document["lines"][1].startswith("--- started as process ")
+    assert '"url": ' in document["lines"][2]
     newest = document["newest"]
     assert (await api.get(f"/router/logs/sim-0?after={newest}", **BOSS))["lines"] == []
     last = await api.get("/router/logs/sim-0?limit=1", **BOSS)
