@@ -80,7 +80,7 @@ class Launched:
         except Mismatch as mismatch:
             raise BadRequest(f"{mismatch.message}.", param="replicas") from None
         except CannotLaunch as error:
-            raise Conflict(f"{error}{f' ({error.hint})' if error.hint else ''}.") from None
+            raise Conflict(f"{error.whole}.") from None
         self._note(asked, "", f"{asked.name} has {count} servers")
         return json_response(self._launch(supervisor, asked.name))
 
@@ -127,4 +127,5 @@ def server_document(keeper: Keeper) -> Document:
         "starts": life.starts,
         "failures": life.failures,
         "reason": life.reason,
+        "outdated": keeper.is_outdated,
     }

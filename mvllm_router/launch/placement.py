@@ -26,16 +26,22 @@ class Place:
         return f"{self.launch.name}-{self.number}"
 
 
-def place(launches: Sequence[LaunchSpec], gpus: Sequence[Gpu]) -> list[Place]:
+def place(
+    launches: Sequence[LaunchSpec], gpus: Sequence[Gpu], others: Sequence[Gpu] = ()
+) -> list[Place]:
     """Give each server of all launches its GPUs; those that say how many servers come first.
 
     One launch that does not say it gets what is left, several get one server each.
+
+    Args:
+        gpus: all that this router may use.
+        others: those that servers of other launches have.
 
     Raises:
         CannotLaunch: they do not fit.
     """
     open_ones = [launch for launch in launches if launch.replicas is None]
-    taken: list[Gpu] = []
+    taken = list(others)
     placed: dict[str, list[Place]] = {}
     for launch in sorted(launches, key=lambda one: one.replicas is None):
         replicas = launch.replicas
