@@ -72,6 +72,8 @@ def launch_servers(
         return load(path, launch=entry, overrides=overrides)
 
     config = loaded(reread)
+    if not dry_run:
+        clear_up()
     plan = plan_of(config, parallel)
     if plan is None:
         hint = "such as [[launch]] with engine and model; `router launch --help`"
@@ -92,6 +94,14 @@ def plan_of(config: Config, parallel: int | None = None) -> Plan | None:
         return make_plan(config.launches, parallel)
     except CannotLaunch as error:
         fail(str(error), Exit.USAGE, hint=error.hint)
+
+
+def clear_up() -> None:
+    """End what routers that were killed have left; it would hold GPUs."""
+    from mvllm_router.launch.leftovers import end_leftovers
+    from mvllm_router.launch.supervisor import journals_folder
+
+    end_leftovers(journals_folder())
 
 
 def _print(plan: Plan) -> None:

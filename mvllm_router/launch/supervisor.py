@@ -14,18 +14,22 @@ from mvllm_router.launch.gpus import Gpu
 from mvllm_router.launch.guard import Guard
 from mvllm_router.launch.journal import Journal
 from mvllm_router.launch.keeper import Keeper, Shared
+from mvllm_router.launch.leftovers import Ledger
 from mvllm_router.launch.life import Phase
 from mvllm_router.launch.placement import Place, place, place_more
 from mvllm_router.launch.plan import Plan
 from mvllm_router.launch.ports import Ports
 from mvllm_router.launch.revision import Revision, revise
 from mvllm_router.pool import Pool
-from mvllm_router.tasks import cancel, spawn
+from mvllm_router.tasks import cancel, repeat, spawn
 
 log = logging.getLogger(__name__)
 
 # Servers that start at the same time; there are never so many.
 _NO_LIMIT = 100_000
+
+# Seconds between looks at whether the guard is there.
+_LOOK_AT_GUARD = 1.0
 
 Employ = Callable[[tuple[ServerSpec, ...]], Awaitable[None]]
 
@@ -67,7 +71,8 @@ class Supervisor:
         Raises:
             CannotLaunch: there is no port, or a log cannot be written.
         """
-        self._guard = Guard()
+        self._guard = Guard(Ledger(self._folder).keep)
+        self._watching = spawn(repeat(self._watch_guard), "watch of the guard")
         turns = asyncio.Semaphore(self._plan.parallel or _NO_LIMIT)
         self._shared = Shared(self._pool, self._guard, self._ports, turns, self._employ_all)
         self._pool.listeners.append(self._wake)
@@ -97,6 +102,7 @@ class Supervisor:
             await cancel(hastening)
         self.keepers.clear()
         self._ports.close()
+        await cancel(self._watching)
         await asyncio.to_thread(self._guard.close)
 
     async def scale(self, launch: LaunchSpec, servers: int) -> None:
@@ -236,6 +242,10 @@ class Supervisor:
 
     async def _employ_all(self) -> None:
         await self._employ(tuple(keeper.spec for keeper in self.keepers.values()))
+
+    async def _watch_guard(self) -> float:
+        self._guard.look()
+        return _LOOK_AT_GUARD
 
     def _wake(self) -> None:
         """One that starts may have been found to answer."""
