@@ -82,7 +82,7 @@ async def test_what_is_left_when_the_guard_is_killed_too_is_ended_by_the_next_ro
         await running.stop(signal.SIGKILL)
     assert is_there(left)
     async with launching(*words, cwd=tmp_path) as running:
-        await running.log_line(f"which was killed has left: processes {left}")
+        assert f"which was killed has left: processes {left}" in "\n".join(running.lines)
         await running.log_line("ready after")
         await until(lambda: not is_there(left))  # whoever adopted it has noticed
         assert processes(running.url) != [left]
