@@ -63,7 +63,9 @@ class App:
         self.events = EventStreams(pool.events)
         self.launched = Launched(pool)
         self.own = OwnRoutes(self._table(Admin(pool, live)))
-        self._metrics = Metrics(Sources(pool, gate, lambda: relay.dispatch.waiting))
+        self._metrics = Metrics(
+            Sources(pool, gate, lambda: relay.dispatch.waiting, self.launched.keepers)
+        )
 
     def _table(self, admin: Admin) -> dict[str, Own]:
         return {

@@ -31,6 +31,10 @@ class Launched:
         self.supervisor: Supervisor | None = None
         self._pool = pool
 
+    def keepers(self) -> list[Keeper]:
+        """Return who looks after servers, for the metrics."""
+        return list(self.supervisor.keepers.values()) if self.supervisor else []
+
     def document(self) -> Document:
         """GET /router/launch: all launches and their servers."""
         supervisor = self.supervisor
@@ -119,10 +123,11 @@ def server_document(keeper: Keeper) -> Document:
     return {
         "name": keeper.name,
         "url": keeper.spec.url,
-        "phase": "leaving" if keeper.leaving else life.phase.value,
+        "phase": keeper.phase,
         "stage": keeper.stage,
         "since_seconds": round(time.monotonic() - life.since, 1),
         "process": keeper.pid,
+        "memory_bytes": keeper.memory,
         "gpus": [gpu.uuid or str(gpu.number) for gpu in keeper.place.gpus],
         "starts": life.starts,
         "failures": life.failures,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mvllm_router import __version__
 from mvllm_router.auth import Gate
 from mvllm_router.histogram import Histogram
+from mvllm_router.launch.keeper import PHASES, Keeper
 from mvllm_router.pool import Backend, Pool
 
 Value = float | Histogram
@@ -19,11 +20,15 @@ Row = tuple[tuple[str, ...], Value]  # label values and the value
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What metrics are read from, when somebody asks for them; `waiting` counts the queue."""
+    """What metrics are read from, when somebody asks for them.
+
+    `waiting` counts the queue, `keepers` look after the servers that the router has started.
+    """
 
     pool: Pool
     gate: Gate
     waiting: Callable[[], int]
+    keepers: Callable[[], Iterable[Keeper]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,24 @@ def _key_tokens(sources: Sources) -> Iterator[Row]:
     for holder in sources.gate.holders:
         yield (holder.name, "prompt"), holder.prompt_tokens
         yield (holder.name, "completion"), holder.completion_tokens
+
+
+def _each_started(value: Callable[[Keeper], float | None]) -> Callable[[Sources], Iterator[Row]]:
+    """Make rows with one value per server that the router starts, as `_each` does."""
+
+    def rows(sources: Sources) -> Iterator[Row]:
+        for keeper in sources.keepers():
+            found = value(keeper)
+            if found is not None:
+                yield (keeper.name,), found
+
+    return rows
+
+
+def _phases(sources: Sources) -> Iterator[Row]:
+    for keeper in sources.keepers():
+        for phase in PHASES:
+            yield (keeper.name, phase), float(keeper.phase == phase)
 
 
 METRICS: tuple[MetricRow, ...] = (
@@ -294,6 +317,34 @@ METRICS: tuple[MetricRow, ...] = (
         "Seconds since the server's metrics were read.",
         ("backend",),
         _each(_scrape_age),
+    ),
+    MetricRow(
+        "gauge",
+        "router_launch_phase",
+        "1 for the phase that a server which the router starts itself is in, 0 for the others.",
+        ("backend", "phase"),
+        _phases,
+    ),
+    MetricRow(
+        "counter",
+        "router_launch_starts",
+        "How often such a server was started; every start but the first is a restart.",
+        ("backend",),
+        _each_started(lambda keeper: keeper.life.starts),
+    ),
+    MetricRow(
+        "gauge",
+        "router_launch_start_seconds",
+        "Seconds that its last start took until it was ready.",
+        ("backend",),
+        _each_started(lambda keeper: keeper.took),
+    ),
+    MetricRow(
+        "gauge",
+        "router_launch_memory_bytes",
+        "Resident memory of its processes, at most 10 s old; what they share counts for each.",
+        ("backend",),
+        _each_started(lambda keeper: keeper.memory),
     ),
     MetricRow(
         "counter",

@@ -32,6 +32,9 @@ _DRAIN_TICK = 0.05
 DRAIN = 300.0
 GRACE = 10.0
 
+_LEAVING = "leaving"
+PHASES = (*(phase.value for phase in Phase), _LEAVING)
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -55,6 +58,8 @@ class Keeper:
         self.life = Life(rules, time.monotonic())
         self.stage = ""  # how far one that starts has come, as its log tells
         self.begun = 0.0  # monotonic seconds; when it was started last
+        self.took: float | None = None  # seconds from its last start until it was ready
+        self.memory: int | None = None  # bytes, of all its processes, as they were a moment ago
         self._program = program
         self._shared = shared
         self._child: Child | None = None
@@ -88,6 +93,11 @@ class Keeper:
         """End it once it has nothing in flight, and start it again."""
         self._asked = True
         self._wake.set()
+
+    @property
+    def phase(self) -> str:
+        """Where it is in its life, in one word; one of PHASES."""
+        return _LEAVING if self.leaving else self.life.phase.value
 
     @property
     def is_outdated(self) -> bool:
@@ -220,7 +230,8 @@ class Keeper:
         elif self.life.phase is Phase.STARTING and backend is not None and backend.is_up:
             backend.absence = None
             self.life.is_ready(now)
-            self._tell(f"ready after {now - self.begun:.0f} s")
+            self.took = now - self.begun
+            self._tell(f"ready after {self.took:.0f} s")
 
     def _reason(self, child: Child) -> Reason:
         return reason_of(self._lines(child), child.code or 0)

@@ -16,6 +16,7 @@ from mvllm_router.launch.journal import Journal
 from mvllm_router.launch.keeper import Keeper, Shared
 from mvllm_router.launch.leftovers import Ledger
 from mvllm_router.launch.life import Phase
+from mvllm_router.launch.memory import memory_of
 from mvllm_router.launch.placement import Place, place, place_more
 from mvllm_router.launch.plan import Plan
 from mvllm_router.launch.ports import Ports
@@ -28,8 +29,9 @@ log = logging.getLogger(__name__)
 # Servers that start at the same time; there are never so many.
 _NO_LIMIT = 100_000
 
-# Seconds between looks at whether the guard is there.
+# Seconds between looks at whether the guard is there, and at how much memory servers take.
 _LOOK_AT_GUARD = 1.0
+_BETWEEN_MEASUREMENTS = 10.0
 
 Employ = Callable[[tuple[ServerSpec, ...]], Awaitable[None]]
 
@@ -72,7 +74,10 @@ class Supervisor:
             CannotLaunch: there is no port, or a log cannot be written.
         """
         self._guard = Guard(Ledger(self._folder).keep)
-        self._watching = spawn(repeat(self._watch_guard), "watch of the guard")
+        self._background = [
+            spawn(repeat(self._watch_guard), "watch of the guard"),
+            spawn(repeat(self._measure), "memory of servers"),
+        ]
         turns = asyncio.Semaphore(self._plan.parallel or _NO_LIMIT)
         self._shared = Shared(self._pool, self._guard, self._ports, turns, self._employ_all)
         self._pool.listeners.append(self._wake)
@@ -102,7 +107,8 @@ class Supervisor:
             await cancel(hastening)
         self.keepers.clear()
         self._ports.close()
-        await cancel(self._watching)
+        for task in self._background:
+            await cancel(task)
         await asyncio.to_thread(self._guard.close)
 
     async def scale(self, launch: LaunchSpec, servers: int) -> None:
@@ -246,6 +252,13 @@ class Supervisor:
     async def _watch_guard(self) -> float:
         self._guard.look()
         return _LOOK_AT_GUARD
+
+    async def _measure(self) -> float:
+        pids = {keeper.pid: keeper for keeper in self.keepers.values() if keeper.pid is not None}
+        found = await asyncio.to_thread(memory_of, set(pids)) if pids else {}
+        for keeper in self.keepers.values():
+            keeper.memory = found.get(keeper.pid) if keeper.pid is not None else None
+        return _BETWEEN_MEASUREMENTS
 
     def _wake(self) -> None:
         """One that starts may have been found to answer."""

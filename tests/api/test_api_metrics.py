@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from pool_kit import Clock, add_up, new_pool, refuse, scraped
@@ -18,6 +20,7 @@ from mvllm_router.auth import Gate
 from mvllm_router.config import Config, KeySpec, ServerSpec, Settings
 from mvllm_router.errors import ModelNotAllowed, RateLimited
 from mvllm_router.histogram import Histogram
+from mvllm_router.launch.keeper import Keeper
 from mvllm_router.pool import Pool, Sample
 
 Labels = dict[str, str]
@@ -41,8 +44,16 @@ def used_gate() -> Gate:
     return made
 
 
+def keeper() -> Keeper:
+    """A server that was started twice, and whose last start took 9 s."""
+    facts = SimpleNamespace(
+        name="a", phase="ready", life=SimpleNamespace(starts=2), took=9.0, memory=4096
+    )
+    return cast(Keeper, facts)
+
+
 def metrics(pool: Pool, keys: Gate, waiting: Callable[[], int]) -> Metrics:
-    return Metrics(Sources(pool, keys, waiting))
+    return Metrics(Sources(pool, keys, waiting, lambda: [keeper()]))
 
 
 def text_of(made: Metrics) -> str:
@@ -124,6 +135,11 @@ def test_the_names_of_counters_end_in_total_and_all_are_the_routers(busy: Pool) 
         ("router_backend_circuit_open", {"backend": "a"}, 1),
         ("router_backend_circuit_openings_total", {"backend": "a"}, 1),
         ("router_last_resorts_total", {"backend": "a"}, 4),
+        ("router_launch_phase", {"backend": "a", "phase": "ready"}, 1),
+        ("router_launch_phase", {"backend": "a", "phase": "leaving"}, 0),
+        ("router_launch_starts_total", {"backend": "a"}, 2),
+        ("router_launch_start_seconds", {"backend": "a"}, 9),
+        ("router_launch_memory_bytes", {"backend": "a"}, 4096),
         ("router_queued", {}, 3),
         ("router_queue_seconds_count", {}, 1),
         ("router_backend_in_flight", {"backend": "a"}, 0),
@@ -230,7 +246,7 @@ def test_prometheus_reads_what_is_written_whatever_labels_say(labels: dict[str, 
         MetricRow("counter", "c", "A counter.", names, lambda _: [(values, 3)]),
         MetricRow("histogram", "h", "A histogram.", names, lambda _: [(values, histogram)]),
     ]
-    sources = Sources(new_pool(), gate(), lambda: 0)
+    sources = Sources(new_pool(), gate(), lambda: 0, list)
     text = "".join(piece for row in rows for piece in family(row, sources))
     found = {each.name: each for each in text_string_to_metric_families(text)}
     assert [(each.type, each.documentation) for each in found.values()] == [
