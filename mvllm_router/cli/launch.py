@@ -108,6 +108,6 @@ def _print(plan: Plan) -> None:
     for gpu in plan.gpus:
         typer.echo(f"# {gpu.describe()}")
     for place, command in plan.commands():
-        gpus = ", ".join(f"GPU {gpu.number}" for gpu in place.gpus)
+        gpus = ", ".join(f"GPU {gpu.label}" for gpu in place.gpus)
         typer.echo(f"# {place.name}{': ' if gpus else ''}{gpus}")
         typer.echo(command.shown())

@@ -119,6 +119,8 @@ def _groups(gpus: Sequence[Gpu], size: int) -> list[tuple[Gpu, ...]]:
 
     A group that begins at a multiple of its size comes before one that lies across.
     """
+    if size > 1:  # CUDA shows a process one part of a split GPU at most
+        gpus = [gpu for gpu in gpus if gpu.part is None]
     groups: list[tuple[Gpu, ...]] = []
     for kind in dict.fromkeys((gpu.name, gpu.total) for gpu in gpus):
         alike = [gpu for gpu in gpus if (gpu.name, gpu.total) == kind]
