@@ -14,6 +14,7 @@ from mvllm_router.front.response import Response, json_response
 from mvllm_router.launch.faults import CannotLaunch
 from mvllm_router.launch.journal import KEPT
 from mvllm_router.launch.keeper import Keeper
+from mvllm_router.launch.life import Phase
 from mvllm_router.launch.supervisor import Supervisor
 from mvllm_router.pool import Pool
 
@@ -124,7 +125,7 @@ def server_document(keeper: Keeper) -> Document:
         "name": keeper.name,
         "url": keeper.spec.url,
         "phase": keeper.phase,
-        "stage": keeper.stage,
+        "stage": keeper.stage if life.phase is Phase.STARTING else "",
         "since_seconds": round(time.monotonic() - life.since, 1),
         "process": keeper.pid,
         "memory_bytes": keeper.memory,

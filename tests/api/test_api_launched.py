@@ -53,6 +53,7 @@ async def test_all_launches_are_shown_with_their_servers(api: Api) -> None:
     (one,) = launch["servers"]
     assert one == {**await server(api), "since_seconds": one["since_seconds"]}
     assert (one["name"], one["starts"], one["failures"], one["gpus"]) == ("sim-0", 1, 0, [])
+    assert (one["phase"], one["stage"]) == ("ready", "")  # how far it has come is over
     assert one["url"] == api.router.pool.backends["sim-0"].spec.url
     assert one["process"] > 0
 
