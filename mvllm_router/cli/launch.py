@@ -101,7 +101,11 @@ def clear_up() -> None:
     from mvllm_router.launch.leftovers import end_leftovers
     from mvllm_router.launch.supervisor import journals_folder
 
-    end_leftovers(journals_folder())
+    try:
+        folder = journals_folder()
+    except RuntimeError:  # a user without a home has launched nothing
+        return
+    end_leftovers(folder)
 
 
 def _print(plan: Plan) -> None:

@@ -15,6 +15,7 @@ import pytest
 from cli_kit import Running, router, start, until_nobody_listens
 from support import chat, until
 
+from mvllm_router.cli.launch import clear_up
 from mvllm_router.client import get
 from mvllm_router.launch.guard import is_there
 
@@ -88,6 +89,15 @@ async def test_what_is_left_when_the_guard_is_killed_too_is_ended_by_the_next_ro
         assert processes(running.url) != [left]
         await running.stop()
     assert lists_of_servers(tmp_path) == []
+
+
+def test_a_user_without_a_home_has_left_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    clear_up()
 
 
 def lists_of_servers(folder: Path) -> list[Path]:
