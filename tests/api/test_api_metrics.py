@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from pool_kit import Clock, add_up, new_pool, refuse, scraped
@@ -11,12 +13,14 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from mvllm_router import __version__
-from mvllm_router.api.metric_table import METRICS, MetricRow, Sources
+from mvllm_router.api.metric_table import METRICS
+from mvllm_router.api.metric_values import MetricRow, Sources
 from mvllm_router.api.metrics import CONTENT_TYPE, Metrics, family
 from mvllm_router.auth import Gate
 from mvllm_router.config import Config, KeySpec, ServerSpec, Settings
 from mvllm_router.errors import ModelNotAllowed, RateLimited
 from mvllm_router.histogram import Histogram
+from mvllm_router.launch.keeper import Keeper
 from mvllm_router.pool import Pool, Sample
 from mvllm_router.proxy.queue import Waiting
 
@@ -44,8 +48,16 @@ def used_gate() -> Gate:
 WAITING = Waiting(3, {"alice": 2, "bob": 1}, {"high": 0, "normal": 2, "low": 1})
 
 
+def keeper() -> Keeper:
+    """A server that was started twice, and whose last start took 9 s."""
+    facts = SimpleNamespace(
+        name="a", phase="ready", life=SimpleNamespace(starts=2), took=9.0, memory=4096
+    )
+    return cast(Keeper, facts)
+
+
 def metrics(pool: Pool, keys: Gate, waiting: Waiting) -> Metrics:
-    return Metrics(Sources(pool, keys, lambda: waiting))
+    return Metrics(Sources(pool, keys, lambda: waiting, lambda: [keeper()]))
 
 
 def text_of(made: Metrics) -> str:
@@ -127,6 +139,11 @@ def test_the_names_of_counters_end_in_total_and_all_are_the_routers(busy: Pool) 
         ("router_backend_circuit_open", {"backend": "a"}, 1),
         ("router_backend_circuit_openings_total", {"backend": "a"}, 1),
         ("router_last_resorts_total", {"backend": "a"}, 4),
+        ("router_launch_phase", {"backend": "a", "phase": "ready"}, 1),
+        ("router_launch_phase", {"backend": "a", "phase": "leaving"}, 0),
+        ("router_launch_starts_total", {"backend": "a"}, 2),
+        ("router_launch_start_seconds", {"backend": "a"}, 9),
+        ("router_launch_memory_bytes", {"backend": "a"}, 4096),
         ("router_queued", {}, 3),
         ("router_queue_waiting", {"priority": "low"}, 1),
         ("router_key_queued", {"key": "alice"}, 2),
@@ -206,7 +223,8 @@ def test_removed_servers_vanish(busy: Pool) -> None:
     busy.lease(busy.backends["a"])
     busy.remove("a")
     for each in families(busy).values():
-        assert all("backend" not in sample.labels for sample in each.samples)
+        if not each.name.startswith("router_launch_"):  # these go with their keepers
+            assert all("backend" not in sample.labels for sample in each.samples)
 
 
 def test_odd_labels_are_escaped() -> None:
@@ -235,7 +253,7 @@ def test_prometheus_reads_what_is_written_whatever_labels_say(labels: dict[str, 
         MetricRow("counter", "c", "A counter.", names, lambda _: [(values, 3)]),
         MetricRow("histogram", "h", "A histogram.", names, lambda _: [(values, histogram)]),
     ]
-    sources = Sources(new_pool(), gate(), lambda: WAITING)
+    sources = Sources(new_pool(), gate(), lambda: WAITING, list)
     text = "".join(piece for row in rows for piece in family(row, sources))
     found = {each.name: each for each in text_string_to_metric_families(text)}
     assert [(each.type, each.documentation) for each in found.values()] == [
