@@ -199,7 +199,7 @@ class Router:
         Raises:
             ValueError: its policy cannot be made; nothing has been changed.
         """
-        policy = make_policy(config.settings.policy) if "policy" in diff.live else None
+        policy = _policy_called(config.settings.policy) if "policy" in diff.live else None
         # Nothing from here on can fail: half a configuration would be worse than an old one.
         specs = {spec.name: spec for spec in config.servers}
         moved = [name for name, fields in diff.changed.items() if "url" in fields]
@@ -303,6 +303,20 @@ class Router:
             if not self.pool.stats.in_flight:
                 return
             await asyncio.sleep(_DRAIN_TICK)
+
+
+def _policy_called(name: str) -> Policy:
+    """Return a new policy.
+
+    Raises:
+        ValueError: there is none of that name, or the package that it is from fails.
+    """
+    try:
+        return make_policy(name)
+    except ValueError:
+        raise
+    except Exception as error:  # somebody else's code
+        raise ValueError(f"the policy `{name}` cannot be made: {error!r}") from error
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
