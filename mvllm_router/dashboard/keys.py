@@ -73,6 +73,14 @@ KEYS = (
     ),
     Key("3", "3", "tab('log')", "Log", "the router's log", _LOOK),
     Key(
+        "l",
+        "l",
+        "log",
+        "Log of it",
+        "the log of a server that the router has started; once more: the router's",
+        _LOOK,
+    ),
+    Key(
         "4",
         "4",
         "tab('config')",
@@ -139,7 +147,7 @@ KEYS = (
         _MORE,
     ),
     Key("question_mark,f1", "?", "help", "Help", "this page", _MORE, foot=True),
-    Key("escape", "esc", "step_back", "Back", "one step back: dialog, filter, faults", _MORE),
+    Key("escape", "esc", "step_back", "Back", "one step back: dialog, filter, faults, log", _MORE),
     Key("q", "q", "leave", "Quit", "leave", _MORE, foot=True),
 )
 
