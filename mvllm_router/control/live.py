@@ -108,15 +108,6 @@ class Live:
 
         return await self._in_turn(work)
 
-    async def apply(self, config: Config) -> ConfigDiff:
-        """Change to `config`: servers that stay keep their counts, health and connections.
-
-        Raises:
-            ValueError: its policy cannot be made; nothing has been changed.
-        """
-        async with self.lock:
-            return await self._apply_loaded(config)
-
     async def employ(self, launched: tuple[ServerSpec, ...]) -> None:
         """Use these servers, which the router itself has started, beside those of the file."""
         async with self.lock:
