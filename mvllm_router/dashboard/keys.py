@@ -40,7 +40,7 @@ KEYS = (
         "/",
         "filter",
         "Filter",
-        "show some servers: words, `!word`, `model:` `engine:` `state:` `tag:`",
+        "only: words, `!word`, `model:` `engine:` `state:` `tag:`",
         _LOOK,
         foot=True,
     ),
@@ -60,7 +60,7 @@ KEYS = (
         "1",
         "tab('requests')",
         "Requests",
-        "the last requests, with every server that was tried and why",
+        "the last requests, every server that was tried, and why",
         _LOOK,
     ),
     Key(
@@ -77,7 +77,7 @@ KEYS = (
         "l",
         "log",
         "Log of it",
-        "the log of a server that the router has started; once more: the router's",
+        "the log of a launched server; once more: the router's",
         _LOOK,
     ),
     Key(

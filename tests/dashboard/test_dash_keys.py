@@ -11,9 +11,11 @@ from textual.widgets import Input
 
 from mvllm_router.client import Refused
 from mvllm_router.dashboard.keys import KEYS, MOVES
+from mvllm_router.dashboard.lines import width_of
 from mvllm_router.dashboard.screens.dialog import Dialog
 from mvllm_router.dashboard.screens.reader import Details, Reader, help_lines
 from mvllm_router.dashboard.widgets.chart import Chart
+from mvllm_router.dashboard.widgets.paint import Scrolled
 
 WRITING = [key.keys.partition(",")[0] for key in KEYS if key.writes]
 
@@ -238,6 +240,26 @@ async def test_the_help_has_every_key() -> None:
             assert key.help in shown
         for keys, _ in MOVES:
             assert keys in shown
+
+
+async def test_the_help_fits_into_the_smallest_usual_terminal() -> None:
+    async with dashboard(size=(80, 24)) as running:
+        await running.press("question_mark", "end")
+        page = running.app.screen.query_one("#page", Scrolled)
+        room = page.scrollable_content_region.width
+        assert max(width_of(line) for line in help_lines(read_only=False)) <= room
+
+
+async def test_text_ends_before_the_scrollbar() -> None:
+    async with dashboard() as running:
+        running.router.logs = {"gpu-00": ["x" * 300] * 90}
+        await running.press("l")
+        await running.pass_time(1)
+        pane = running.app.query_one("#log", Scrolled)
+        row = pane.region.y + 1
+        room = pane.scrollable_content_region.width
+        assert room < pane.size.width
+        assert running.screen()[row][room - 1] == "…"
 
 
 async def test_the_palette_finds_what_can_be_done_to_a_server() -> None:

@@ -102,4 +102,4 @@ class Scrolled(ScrollView, can_focus=True):
     def render_line(self, y: int) -> Strip:
         index = self.scroll_offset.y + y
         line = self._lines[index] if index < len(self._lines) else EMPTY
-        return strip(self, line, self.size.width, grey=self.grey)
+        return strip(self, line, self.scrollable_content_region.width, grey=self.grey)
