@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
+
 from mvllm_router.api.health import timestamp
 from mvllm_router.pool import Backend, Load, Pool, Sample, State
+from mvllm_router.pool.load import Scrape
 
-_NOTHING = Sample()
 # The predecessor's words for the states that it had.
 _HEALTH_STATUS = {state: state.value for state in State} | {
     State.UP: "healthy",
@@ -39,7 +42,10 @@ def server_stats(pool: Pool, backend: Backend, load: Load, now: float) -> dict[s
     """Return the entry of one server, with its `load` at `now` (monotonic seconds)."""
     current = load.running + load.waiting
     scrape, state = backend.scrape, backend.health.state
-    seen_at = pool.wall() - (now - scrape.at) if scrape else backend.health.last_check
+    if scrape is None:
+        seen_at, detailed = timestamp(backend.health.last_check), _NOTHING
+    else:
+        seen_at, detailed = _seen(pool, scrape)
     return {
         "url": backend.spec.url,
         "name": backend.name,
@@ -52,17 +58,22 @@ def server_stats(pool: Pool, backend: Backend, load: Load, now: float) -> dict[s
         "score": rounded(load.score, 10_000),
         "status": state is State.UP,
         "health_status": _HEALTH_STATUS[state],
-        "last_updated": timestamp(seen_at),
+        "last_updated": seen_at,
         "in_flight": backend.in_flight,
         "running": tidy(load.running),
         "waiting": tidy(load.waiting),
-        "detailed_metrics": _detailed(backend),
+        "detailed_metrics": detailed,
     }
 
 
-def _detailed(backend: Backend) -> dict[str, float | None]:
-    """Return what the server itself said last; null is "it did not say"."""
-    sample = backend.scrape.sample if backend.scrape else _NOTHING
+@lru_cache(maxsize=1024)  # hundreds of servers are asked less often than a dashboard looks
+def _seen(pool: Pool, scrape: Scrape) -> tuple[str | None, Mapping[str, float | None]]:
+    """Return when a server told its figures, and these."""
+    return timestamp(pool.wall() - (pool.monotonic() - scrape.at)), _detailed(scrape.sample)
+
+
+def _detailed(sample: Sample) -> Mapping[str, float | None]:
+    """Return what a server itself said; null is "it did not say"."""
     running, waiting, kv_usage = sample.running, sample.waiting, sample.kv_usage
     prompts, generated = sample.prompt_tokens, sample.generation_tokens
     return {
@@ -92,3 +103,6 @@ def rounded(value: float, parts: int) -> float:
 
 def _percent(part: float, whole: float) -> float:
     return rounded(100 * part / whole, 100) if whole else 0.0
+
+
+_NOTHING = _detailed(Sample())
