@@ -5,13 +5,16 @@
     python benchmarks/dashboard.py --rounds 100
 
 Headless: what a terminal takes to show it is not in it. At one refresh a second, 100 ms are 10 % of
-one core.
+one core. Before that, what a refresh costs the router itself: the snapshot of servers that stand
+still, and of those where two requests a second end.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import random
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -19,7 +22,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "dashboard")]
 
+import msgspec  # noqa: E402
 from dash_kit import FakeRouter, dashboard  # noqa: E402
+
+from mvllm_router.api.snapshot import About, snapshot_document  # noqa: E402
+from mvllm_router.config import ServerSpec  # noqa: E402
+from mvllm_router.pool import Pool, Sample  # noqa: E402
+from mvllm_router.pool.stats import NOTE_EVERY  # noqa: E402
+from mvllm_router.server import _look_for_garbage_rarely  # noqa: E402
 
 SIZES = ((80, 24), (120, 36), (200, 60))
 SERVERS = (2, 50, 500)
@@ -44,10 +54,68 @@ async def refresh(count: int, size: tuple[int, int], rounds: int) -> float:
         return (spent - (time.process_time() - idle)) / rounds
 
 
+class Served:
+    """A pool of `count` servers with a minute of traffic behind it."""
+
+    def __init__(self, count: int) -> None:
+        self._random = random.Random(1)
+        self.pool = Pool()
+        for number in range(count):
+            url = f"http://10.0.{number // 250}.{number % 250}:8000"
+            spec = ServerSpec(url, f"gpu-{number:03}", "vllm", 32, tags=("a100",))
+            backend = self.pool.add(spec)
+            self.pool.health(backend, lambda health: health.check_passed(time.time(), 0.01))
+            self.pool.told_models(backend, {"qwen3-8b": {}})
+        for second in range(70):
+            self.serve(second)
+        for second in range(round(NOTE_EVERY)):
+            self.scrape(second)
+
+    def serve(self, second: int) -> None:
+        """Let two requests end at each server."""
+        every = round(NOTE_EVERY)
+        for number, backend in enumerate(self.pool.backends.values()):
+            stats = backend.stats
+            for _ in range(2):
+                stats.requests[200] += 1
+                stats.events += 64
+                stats.ttft.observe(self._random.random())
+                stats.inter_token.observe(self._random.random() / 20)
+                stats.duration.observe(self._random.random() * 10)
+            if number % every == second % every:
+                stats.note()
+
+    def scrape(self, second: int) -> None:
+        """Read the metrics of a hundred servers a second, as the router does, of all if few."""
+        backends = list(self.pool.backends.values())
+        turns = max(1, len(backends) // 100)
+        for backend in backends[second % turns :: turns]:
+            sample = Sample(self._random.randint(0, 32), 0, self._random.random(), 1e6, 1e6)
+            self.pool.scraped(backend, sample, 0, 60.0)
+
+
+def snapshot_ms(count: int, rounds: int, *, busy: bool) -> float:
+    """Return the CPU milliseconds that a snapshot takes, from the pool to the bytes."""
+    served, about, spent = Served(count), About("", "least_load", None, time.time()), []
+    _look_for_garbage_rarely()
+    for second in range(rounds):
+        if busy:
+            served.serve(second)
+        served.scrape(second)
+        begun = time.thread_time()
+        msgspec.json.encode(snapshot_document(served.pool, about, 0, False))
+        spent.append(time.thread_time() - begun)
+    return statistics.median(spent) * 1000
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=30, help="refreshes of each kind (30)")
     rounds = parser.parse_args().rounds
+    print(f"CPU ms per snapshot {'still':>9}{'served':>10}")
+    for count in SERVERS:
+        kinds = [snapshot_ms(count, rounds, busy=busy) for busy in (False, True)]
+        print(f"{count:>4} servers       " + "".join(f"{kind:>10.2f}" for kind in kinds))
     print("CPU ms per refresh " + "".join(f"{f'{w}x{h}':>10}" for w, h in SIZES))
     for count in SERVERS:
         cells = [asyncio.run(refresh(count, size, rounds)) for size in SIZES]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from operator import sub
 
 # Seconds. Wide enough for a cached first token on a LAN and for a long answer.
@@ -29,6 +30,10 @@ SECONDS = (
 )
 
 
+# Observations of which one more changes so little that it need not be shown at once.
+_MANY = 50
+
+
 class Histogram:
     """Counts of observations per bucket; `counts` has one more entry than `bounds`."""
 
@@ -50,23 +55,25 @@ class Histogram:
 
     def quantile(self, q: float) -> float | None:
         """Return the q-quantile (0 < q <= 1) of all observations; None when there are none."""
-        return quantile(self.bounds, self.counts, q)
+        return quantile(self.bounds, list(accumulate(self.counts)), q)
 
 
 class Recent:
     """What a histogram has counted lately.
 
     It looks back on copies of the histogram's counts, which somebody has to have made from time to
-    time; so an observation costs no more for it.
+    time; so an observation costs no more for it. What it has found among many observations holds
+    until the next copy.
     """
 
-    __slots__ = ("_copies", "_found", "_histogram", "_total")
+    __slots__ = ("_below", "_copies", "_found", "_histogram", "_total")
 
     def __init__(self, histogram: Histogram, copies: int) -> None:
         """Look back on the last so many `note`s. The histogram is a new one."""
         self._histogram = histogram
         self._copies: deque[Sequence[int]] = deque(maxlen=copies)
-        # The last answer, until a note or an observation: hundreds of idle servers are asked.
+        # The last answers, until a note or an observation: hundreds of idle servers are asked.
+        self._below: Sequence[int] = (0,)
         self._found: Mapping[str, float | None] | None = None
         self._total = 0.0
 
@@ -78,38 +85,45 @@ class Recent:
             self._found = None
         copies.append(copies[-1] if is_idle else counts.copy())
 
-    def counts(self) -> Sequence[int]:
-        """Return what was counted since the oldest copy, or ever while there are too few."""
-        counts, copies = self._histogram.counts, self._copies
-        if len(copies) < (copies.maxlen or 0):
-            return counts
-        return list(map(sub, counts, copies[0]))
+    def below(self) -> Sequence[int]:
+        """Return how many there were in each bucket and those below it, since the oldest copy.
+
+        While there are too few copies it is since ever.
+        """
+        self.quantiles()
+        return self._below
 
     def quantiles(self) -> Mapping[str, float | None]:
         """Return `p50` and `p99` of these; None where there are none."""
-        total = self._histogram.total
-        if self._found is None or total != self._total:
-            counts, bounds = self.counts(), self._histogram.bounds
+        histogram = self._histogram
+        is_new = histogram.total != self._total and self._below[-1] < _MANY
+        if self._found is None or is_new:
+            counts, copies = histogram.counts, self._copies
+            is_old = len(copies) == copies.maxlen
+            below = list(accumulate(map(sub, counts, copies[0]) if is_old else counts))
+            bounds = histogram.bounds
             self._found = {
-                "p50": quantile(bounds, counts, 0.5),
-                "p99": quantile(bounds, counts, 0.99),
+                "p50": quantile(bounds, below, 0.5),
+                "p99": quantile(bounds, below, 0.99),
             }
-            self._total = total
+            self._below, self._total = below, histogram.total
         return self._found
 
 
-def quantile(bounds: Sequence[float], counts: Sequence[int], q: float) -> float | None:
+def quantile(bounds: Sequence[float], below: Sequence[int], q: float) -> float | None:
     """Return the q-quantile (0 < q <= 1), linear within its bucket; None when nothing is counted.
 
     An answer in the last, open bucket is that bucket's lower bound, as Prometheus'
     `histogram_quantile` does it.
+
+    Args:
+        below: how many are in each bucket and in those below it, the open one as well.
     """
-    wanted = q * sum(counts)
+    wanted = q * below[-1]
     if not wanted:
         return None
-    seen, lower = 0, 0.0
-    for bound, count in zip(bounds, counts, strict=False):
-        if count and seen + count >= wanted:
-            return lower + (bound - lower) * (wanted - seen) / count
-        seen, lower = seen + count, bound
-    return lower
+    place = bisect_left(below, wanted)
+    if place >= len(bounds):
+        return bounds[-1]
+    lower, seen = (bounds[place - 1], below[place - 1]) if place else (0.0, 0)
+    return lower + (bounds[place] - lower) * (wanted - seen) / (below[place] - seen)

@@ -29,7 +29,7 @@ from mvllm_router.launch.revision import Revision
 from mvllm_router.launch.supervisor import Supervisor, journals_folder
 from mvllm_router.policies import Policies
 from mvllm_router.pool import Pool
-from mvllm_router.pool.stats import NOTE_EVERY
+from mvllm_router.pool.stats import NOTE_EVERY, NOTE_GROUPS
 from mvllm_router.proxy.dispatch import Dispatch
 from mvllm_router.proxy.relay import Relay
 from mvllm_router.tasks import cancel, repeat, spawn
@@ -99,6 +99,7 @@ class Router:
         self.port = settings.port
         self.supervisor: Supervisor | None = None
         self._plan = plan
+        self._noted = 0  # the group of servers that has looked back on its counts last
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: asyncio.Server | None = None
         self._certificate: Certificate | None = None
@@ -195,9 +196,12 @@ class Router:
         return _LEARN_TICK
 
     async def _note_counts(self) -> float:
+        """Let a group of the servers look back on this moment; each comes every `NOTE_EVERY`."""
+        self._noted = (self._noted + 1) % NOTE_GROUPS
         for backend in self.pool.backends.values():
-            backend.stats.note()
-        return NOTE_EVERY
+            if hash(backend.name) % NOTE_GROUPS == self._noted:
+                backend.stats.note()
+        return NOTE_EVERY / NOTE_GROUPS
 
     # --- reloading
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mvllm_router.config import Config, ServerSpec, Settings
+from mvllm_router.config import Config, ConfigDiff, ServerSpec, Settings
 from mvllm_router.policies import Choice, Policy, Wish
 from mvllm_router.pool import Backend
 from mvllm_router.server import Router
@@ -52,6 +52,17 @@ def prefer(router: Router, name: str) -> None:
     """Let `name` be up, and be tried before the others."""
     router.pool.health(router.pool.backends[name], lambda health: health.trust_again("test"))
     router.dispatch.policies.use(router.config.settings.policy, Prefer(name))
+
+
+async def reload_with(router: Router, config: Config) -> ConfigDiff:
+    """Let the router read `config` where its file would be; return what that has changed."""
+    before, router.live.reread = router.live.reread, lambda: config
+    try:
+        reloaded = await router.live.reload()
+    finally:
+        router.live.reread = before
+    assert not reloaded.refused, reloaded.refused
+    return reloaded.changed
 
 
 async def until(condition: Callable[[], bool], timeout: float = 10) -> None:

@@ -79,10 +79,10 @@ def test_recent_figures_leave_out_what_is_older_than_the_oldest_copy() -> None:
     recent = Recent(histogram, 3)
     assert recent.quantiles() == {"p50": None, "p99": None}
     filled(recent, histogram, 0.5, 0.5)
-    assert list(recent.counts()) == [2, 0, 0, 0], "all of it, as long as it is young"
+    assert list(recent.below()) == [2, 2, 2, 2], "all of it, as long as it is young"
     filled(recent, histogram, 1.5, 2.5)
     histogram.observe(9.0)
-    assert list(recent.counts()) == [0, 1, 1, 1]
+    assert list(recent.below()) == [0, 1, 2, 3]
     assert recent.quantiles() == {"p50": 2.5, "p99": 3.0}
     assert histogram.counts == [2, 1, 1, 1]
 
@@ -95,6 +95,18 @@ def test_recent_figures_are_none_once_all_is_old() -> None:
         assert recent.quantiles()["p50"] == 0.5
         recent.note()
     assert recent.quantiles() == {"p50": None, "p99": None}
+
+
+def test_one_more_of_many_is_shown_with_the_next_copy_and_one_of_few_at_once() -> None:
+    histogram = Histogram((1.0, 2.0))
+    recent = Recent(histogram, 3)
+    shown = []
+    for _ in range(60):
+        histogram.observe(0.5)
+        shown.append(recent.below()[-1])
+    assert shown == [*range(1, 51), *[50] * 10]
+    recent.note()
+    assert recent.below()[-1] == 60
 
 
 def test_copies_of_an_idle_histogram_take_no_memory() -> None:

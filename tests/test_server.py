@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from support import StartRouter, StartSim, chat, config_of, until
+from support import StartRouter, StartSim, chat, config_of, reload_with, until
 from wire import Client
 
 from mvllm_router.config import Config, ServerSpec, load
@@ -44,12 +44,13 @@ async def test_a_reload_keeps_servers_that_stay_and_lets_removed_ones_finish(
     await until(lambda: [b.in_flight for b in router.pool.backends.values()] == [2, 2])
     before = router.pool.backends["s0"]
     removed = router.pool.backends["s1"]
-    await router.live.apply(
+    await reload_with(
+        router,
         with_servers(
             router.config,
             router.config.servers[0],
             ServerSpec(url=comes.url, name="s2"),
-        )
+        ),
     )
     assert router.pool.backends["s0"] is before
     assert before.in_flight == 2
@@ -72,7 +73,7 @@ async def test_a_server_with_a_new_url_under_its_old_name_is_another_server(
 ) -> None:
     old, new = await start_sim(), await start_sim()
     router = await start_router(old)
-    await router.live.apply(with_servers(router.config, ServerSpec(url=new.url, name="s0")))
+    await reload_with(router, with_servers(router.config, ServerSpec(url=new.url, name="s0")))
     await until(lambda: router.pool.backends["s0"].is_up)
     assert await status_of(http, router) == 200
     assert (old.served, new.served) == (0, 1)
@@ -87,12 +88,13 @@ async def test_changed_settings_of_a_server_and_of_the_router_are_live(
     settings = replace(
         router.config.settings, api_key="new", policy="random", max_body_size=500, max_retries=7
     )
-    await router.live.apply(
+    await reload_with(
+        router,
         replace(
             router.config,
             servers=(replace(spec, weight=2.0, max_concurrent_requests=3),),
             settings=settings,
-        )
+        ),
     )
     assert router.pool.backends["s0"].capacity == 6
     assert await status_of(http, router) == 401
@@ -233,7 +235,7 @@ async def test_after_a_thousand_requests_with_faults_aborts_and_reloads_every_co
             await asyncio.sleep(0.02)
             chance.choice(engines).inject(chance.choice(faults), 1, seconds=0.1)
             kept = chance.sample(everyone, chance.randint(1, 4))
-            await router.live.apply(with_servers(router.config, *kept))
+            await reload_with(router, with_servers(router.config, *kept))
 
     troubling = asyncio.create_task(trouble())
     for batch in range(20):
@@ -241,7 +243,7 @@ async def test_after_a_thousand_requests_with_faults_aborts_and_reloads_every_co
     troubling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await troubling
-    await router.live.apply(with_servers(router.config, *everyone))
+    await reload_with(router, with_servers(router.config, *everyone))
     for engine in engines:
         engine.clear()
     await until(lambda: router.pool.stats.in_flight == 0)
@@ -280,9 +282,9 @@ async def test_two_reloads_at_once_are_taken_in_one_after_the_other(
     engines = [await start_sim() for _ in range(4)]
     router = await start_router(*engines)
     everyone = router.config.servers
-    await asyncio.gather(
-        *(router.live.apply(with_servers(router.config, *everyone[:n])) for n in (1, 4, 2, 3))
-    )
+    answers = [with_servers(router.config, *everyone[:n]) for n in (1, 4, 2, 3)]
+    router.live.reread = lambda: answers.pop(0)
+    await asyncio.gather(*(router.live.reload() for _ in range(4)))
     assert list(router.pool.backends) == ["s0", "s1", "s2"]
     await router.watches.checked()
 

@@ -32,7 +32,7 @@ from mvllm_router.front.response import JSON, Response, error_response, json_res
 from mvllm_router.front.steps import in_task
 from mvllm_router.policies import Supposed
 from mvllm_router.pool import Pool
-from mvllm_router.pool.requests import CLIENT_LEFT, LONGEST
+from mvllm_router.pool.requests import CLIENT_LEFT
 from mvllm_router.proxy.ask import new_request_id
 from mvllm_router.proxy.headers import usable_request_id
 from mvllm_router.proxy.relay import Relay
@@ -173,26 +173,8 @@ class App:
 
     def _keep(self, request: Request, status: int, now: float, error: str) -> None:
         """Keep a request that ends without an answer of a server."""
-        tried, failures = request.trail
-        self.pool.requests.add(
-            (
-                request.arrived,
-                now,
-                request.id,
-                request.method,
-                request.path[:LONGEST],
-                request.model,
-                status,
-                request.caller.name if request.caller else "",
-                request.address,
-                tried,
-                failures,
-                None,
-                None,
-                None,
-                error,
-            )
-        )
+        key = request.caller.name if request.caller else ""
+        self.pool.requests.add(request, now, status, key, error)
 
     async def _health(self, asked: Asked) -> Response:
         detailed = asked.caller is not None

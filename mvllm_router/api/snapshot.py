@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from mvllm_router import __version__
 from mvllm_router.api.health import timestamp
-from mvllm_router.api.load_stats import load_stats_document, server_stats
+from mvllm_router.api.load_stats import load_stats_document, rounded, server_stats
 from mvllm_router.auth import Holder
 from mvllm_router.histogram import SECONDS, quantile
 from mvllm_router.pool import Backend, Pool
@@ -110,7 +110,7 @@ def _more(backend: Backend, now: float) -> dict[str, object]:
         "max_concurrent_requests": backend.spec.max_concurrent_requests,
         "state": state,
         "state_seconds": _seconds(now - backend.since(state)),
-        "sample_age_seconds": round(now - backend.scrape.at, 3) if backend.scrape else None,
+        "sample_age_seconds": _seconds(now - backend.scrape.at) if backend.scrape else None,
         "reason": _reason(backend, state),
         "progress": backend.health.progress,
         "circuit": _circuit(backend, now),
@@ -150,7 +150,7 @@ def _circuit(backend: Backend, now: float) -> dict[str, object]:
 
 
 def _seconds(seconds: float) -> float:
-    return round(seconds, 3) if seconds > 0 else 0.0
+    return rounded(seconds, 1000) if seconds > 0 else 0.0
 
 
 def _draining(backend: Backend) -> str:
@@ -159,7 +159,6 @@ def _draining(backend: Backend) -> str:
 
 def _ttft_of_all(pool: Pool) -> dict[str, float | None]:
     """Return the time to first token of the last minute over all servers."""
-    recent = [backend.stats.lately["ttft"] for backend in pool.backends.values()]
-    counts = [one.counts() for one in recent if one.quantiles()["p50"] is not None]
-    total = [sum(column) for column in zip(*counts, strict=True)]
-    return {"p50": quantile(SECONDS, total, 0.5), "p99": quantile(SECONDS, total, 0.99)}
+    recent = [backend.stats.lately["ttft"].below() for backend in pool.backends.values()]
+    below = [sum(column) for column in zip(*recent, strict=True)] or [0]
+    return {"p50": quantile(SECONDS, below, 0.5), "p99": quantile(SECONDS, below, 0.99)}

@@ -31,7 +31,15 @@ class Gate:
         # Not asked again at a reload: the router goes on listening where it does.
         self._on_loopback = is_loopback(config.settings.host)
         self._holders: dict[bytes, Holder] = {}
+        self._starter: bytes | None = None
         self.adopt(config)
+
+    def trust(self, key: str) -> None:
+        """Let who has this key do all that operators may, whatever keys reloads bring.
+
+        It is for who has started the router and for nobody else, made anew at each start.
+        """
+        self._starter = key_digest(key)
 
     def adopt(self, config: Config) -> None:
         """Follow a reload. A key that stays, by its name, keeps its counts and what it used."""
@@ -71,7 +79,7 @@ class Gate:
         holder = None if digest is None else self._holders.get(digest)
         if holder is not None:
             return holder
-        if path.startswith(_OPERATORS) and digest is not None and self._is_admin(digest):
+        if path.startswith(_OPERATORS) and digest is not None and self._is_operator(digest):
             return ANYBODY
         if path in self._open:
             return None
@@ -86,19 +94,22 @@ class Gate:
         """
         key = presented_key(headers)
         digest = None if key is None else key_digest(key)
+        if digest is not None and self._is_operator(digest):
+            return
         is_client = not self._holders or digest in self._holders
         if self._admin is None:
             if not is_client:
                 raise _unauthorized(key)
             if not self._on_loopback or any(name in headers for name in _FROM_ELSEWHERE):
                 raise Forbidden(_NO_ADMIN_KEY)
-        elif digest is None or not self._is_admin(digest):
-            if self._holders and is_client:
-                raise Forbidden("This needs the admin key, not that of a client.")
+        elif self._holders and is_client:
+            raise Forbidden("This needs the admin key, not that of a client.")
+        else:
             raise _unauthorized(key)
 
-    def _is_admin(self, digest: bytes) -> bool:
-        return self._admin is not None and hmac.compare_digest(digest, self._admin)
+    def _is_operator(self, digest: bytes) -> bool:
+        known = (self._admin, self._starter)
+        return any(one is not None and hmac.compare_digest(digest, one) for one in known)
 
 
 _NO_ADMIN_KEY = (

@@ -98,7 +98,7 @@ def _show(child: Child, announced: Announced) -> bool:
     from mvllm_router.dashboard.source import HttpSource
 
     # It is on this machine, and its certificate may be for the name of another one.
-    source = HttpSource(announced.url, announced.key or None, verify=False)
+    source = HttpSource(announced.url, announced.key, verify=False)
     app = Dashboard(
         source, log=child, signals=HANGUPS, on_hang_up=lambda: _end_without_screen(child)
     )

@@ -83,10 +83,9 @@ def run_router(
     _configure_logs(config)
     tell: Callable[[Router], None] | None = None
     if announce:
-        from mvllm_router.cli.announce import announcer, with_key
+        from mvllm_router.cli.announce import announcer
 
-        config, reread, key = with_key(config, reread)
-        tell = announcer(key)
+        tell = announcer()
     from mvllm_router.cli.launch import clear_up, plan_of
 
     clear_up()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,15 +17,17 @@ Edit = Callable[[str], str]
 
 
 async def write_edited(
-    path: Path | None, edit: Edit, reread: Callable[[], Config] | None
-) -> Config:
-    """Let `edit` make the new text of the file at `path`, write it, and read it again.
+    path: Path | None,
+    edit: Edit,
+    reread: Callable[[], Config] | None,
+    use: Callable[[Config], Awaitable[object]],
+) -> None:
+    """Let `edit` make the new text of the file at `path`, write it, and `use` what it says then.
 
-    Returns:
-        The configuration as the file has it now.
+    Whatever fails, `use` as well, the file is put back: it says what the router runs with.
 
     Raises:
-        BadRequest: there is no file, or it cannot be changed so. It is as it was.
+        BadRequest: there is no file, or it cannot be changed so.
     """
     if path is None or reread is None:
         raise BadRequest("The router runs without a file: there is nothing to write to.")
@@ -33,9 +35,9 @@ async def write_edited(
         # Not in the loop: a file of hundreds of servers takes a while to be read twice.
         before, after = await asyncio.to_thread(_edit, path, edit)
         try:
-            return reread()
-        except ConfigError:  # what has a say beside the file does not go together with it
-            await asyncio.to_thread(_replace, path, after, before)
+            await use(reread())
+        except Exception:  # also: what has a say beside the file does not go together with it
+            await _put_back(path, before, after)
             raise
     except CannotEdit as error:
         raise BadRequest(f"{path} was not written: {error}.") from None
@@ -43,6 +45,16 @@ async def write_edited(
         raise BadRequest(f"{path} was not written:\n{error}") from None
     except OSError as error:
         raise BadRequest(f"{path} cannot be written: {error.strerror or error}.") from None
+
+
+async def _put_back(path: Path, before: bytes, after: bytes) -> None:
+    try:
+        await asyncio.to_thread(_replace, path, after, before)
+    except OSError as error:
+        raise BadRequest(
+            f"{path} has the change, which is not in use, and cannot be put back: "
+            f"{error.strerror or error}."
+        ) from error
 
 
 def _edit(path: Path, edit: Edit) -> tuple[bytes, bytes]:

@@ -116,15 +116,6 @@ class Live:
 
         return await self._in_turn(work)
 
-    async def apply(self, config: Config) -> ConfigDiff:
-        """Change to `config`: servers that stay keep their counts, health and connections.
-
-        Raises:
-            ValueError: it cannot be carried out; nothing has been changed.
-        """
-        async with self.lock:
-            return await self._apply_loaded(config)
-
     async def employ(self, launched: tuple[ServerSpec, ...]) -> None:
         """Use these servers, which the router itself has started, beside those of the file."""
         async with self.lock:
@@ -194,13 +185,17 @@ class Live:
         if self.stopping:
             raise BadRequest("The router is stopping.")
         change = plan()
-        base = self.base
-        if change.edit is not None:
-            base = await write_edited(base.path, change.edit, self.reread)
-        try:
-            await self._apply(base, change.overlay)
-        except ValueError as error:  # what else was edited in the file
-            raise BadRequest(f"The new configuration is refused: {error}") from None
+
+        async def use(base: Config) -> None:
+            try:
+                await self._apply(base, change.overlay)
+            except ValueError as error:  # what else was edited in the file
+                raise BadRequest(f"The new configuration is refused: {error}") from None
+
+        if change.edit is None:
+            await use(self.base)
+        else:
+            await write_edited(self.base.path, change.edit, self.reread, use)
         change.then()
 
     async def _apply_loaded(self, base: Config) -> ConfigDiff:

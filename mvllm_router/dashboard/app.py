@@ -218,13 +218,16 @@ class Dashboard(Changing):
             words.append("faults only")
         if view.columns != "overview":
             words.append(f"columns: {view.columns}")
+        if self.tab == "log" and (log := self.board.server_log) is not None:
+            words.append(f"log of {log.name}")
         return " · ".join(words)
 
     def _show_pane(self, grey: bool) -> None:
         for name in panes.TABS:
             self.base.query_one(f"#{name}").set_class(name == self.tab, "-on")
         pane = self.base.query_one(f"#{self.tab}", Scrolled)
-        pane.show(self._pane_lines(pane.size.width or 80), grey=grey and self.tab != "log")
+        is_own = self.tab == "log" and self.board.server_log is None  # and not the router's word
+        pane.show(self._pane_lines(pane.size.width or 80), grey=grey and not is_own)
 
     def _pane_lines(self, width: int) -> list[Line]:
         if self.tab == "requests":
@@ -236,10 +239,16 @@ class Dashboard(Changing):
             return panes.config_lines(
                 self.board.config, self.board.snapshot, self.feed.why_not("config")
             )
+        return self._log_lines()
+
+    def _log_lines(self) -> list[Line]:
+        if (log := self.board.server_log) is not None:
+            return panes.server_log_lines(log)
         if self.log_source is None:
             return panes.message(
                 "The log is where the router runs.",
                 "`router run` on a terminal starts a router with its log here.",
+                "l shows the log of a server that the router has started.",
             )
         return [panes.log_line(line) for line in self.log_source.lines()]
 

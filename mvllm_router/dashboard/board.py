@@ -10,6 +10,7 @@ from mvllm_router.dashboard.columns import SETS, Row, ordered
 from mvllm_router.dashboard.document import Document, entries, number, text, texts
 from mvllm_router.dashboard.filter import matches, parse
 from mvllm_router.dashboard.history import History
+from mvllm_router.dashboard.log import ServerLog
 
 KEPT = 500  # requests, and events
 # Seconds for which rows keep their order, though what they are sorted by changes all the time.
@@ -54,6 +55,7 @@ class Board:
         self.events = Ring()
         self.requests = Ring()
         self.config: Document | None = None
+        self.server_log: ServerLog | None = None  # that the Log tab shows, None for the router's
         self._order: list[str] = []
         self._order_at = float("-inf")
         self._ordered_by: tuple[object, ...] = ()

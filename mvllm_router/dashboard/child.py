@@ -29,7 +29,7 @@ class DidNotStart(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What the router tells when it listens: its address, and a key for it ("" for none)."""
+    """What the router tells when it listens: its address, and the key of who has started it."""
 
     url: str
     key: str

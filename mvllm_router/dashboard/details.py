@@ -10,7 +10,7 @@ from mvllm_router.dashboard.lines import EMPTY, Line, Part, plain
 from mvllm_router.dashboard.states import look, state_cell
 
 _NAME = 12  # columns for what stands at the left
-_BAR = 24
+_BAR = 16
 # What each state means for requests, in a sentence.
 _MEANS = {
     "up": "it takes requests",
@@ -109,7 +109,7 @@ def _candidate(candidate: Document, name: str, chosen: str) -> Line:
         "",
         (f"{mark} ", "good"),
         (f"{own:<16} ", tone if eligible else "dim"),
-        (f"{text(candidate, 'arithmetic'):<26} ", tone if eligible else "dim"),
+        (f"{text(candidate, 'arithmetic'):<24} ", tone if eligible else "dim"),
         (text(candidate, "reason"), "plain" if eligible else "warn"),
     )
 
@@ -129,7 +129,7 @@ def _load(server: Document) -> Line:
     words = (
         f"{figures.whole(running)} running, {figures.whole(waiting)} waiting of "
         f"{figures.compact(number(server, 'max_capacity'))}, "
-        f"{figures.whole(number(server, 'in_flight'))} of them from here"
+        f"{figures.whole(number(server, 'in_flight'))} from here"
     )
     if load is None:
         return plain(words)
@@ -159,23 +159,27 @@ def _latency(server: Document) -> list[Line]:
 def _traffic(server: Document, tokens: float | None) -> Line:
     errors = number(server, "errors")
     return (
-        (f"{figures.compact(number(server, 'requests'))} requests   ", "plain"),
-        (f"{figures.compact(errors)} errors   ", "warn" if errors else "plain"),
-        (f"{figures.compact(number(server, 'retries'))} retries   ", "plain"),
-        (f"{figures.rate(tokens)} tok/s   ", "plain"),
-        (f"{figures.compact(number(server, 'tokens_out'))} tokens out", "plain"),
+        (f"{_counted(number(server, 'requests'), 'request', 'requests')}   ", "plain"),
+        (f"{_counted(errors, 'error', 'errors')}   ", "warn" if errors else "plain"),
+        (f"{_counted(number(server, 'retries'), 'retry', 'retries')}   ", "plain"),
+        (f"{figures.compact(number(server, 'tokens_out'))} tok out   ", "plain"),
+        (f"{figures.rate(tokens)} tok/s", "plain"),
     )
+
+
+def _counted(count: float | None, one: str, many: str) -> str:
+    return f"{figures.compact(count)} {one if count == 1 else many}"
 
 
 def _circuit(server: Document) -> Line:
     state = text(server, "circuit", "state") or NOTHING
-    failures = figures.whole(number(server, "circuit", "failures"))
-    words = f"   {failures} failures in a row, opens at "
+    failures = _counted(number(server, "circuit", "failures"), "failure", "failures")
+    words = f"   {failures} lately, opens at "
     words += figures.whole(number(server, "circuit", "opens_at"))
     if trial := number(server, "circuit", "trial_in_seconds"):
         words += f", next trial in {figures.age(trial)}"
     if openings := number(server, "circuit", "openings"):
-        words += f", opened {openings:.0f} times"
+        words += f", opened {_counted(openings, 'time', 'times')}"
     return ((state, "good" if state == "closed" else "bad"), (words, "plain"))
 
 

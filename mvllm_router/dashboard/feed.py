@@ -57,6 +57,8 @@ class Feed:
                 await self._requests(snapshot)
             elif tab == "config":
                 await self._config()
+            elif tab == "log":
+                await self._server_log()
             return await self._explained(details) if details else None
         except (Unreachable, NotAuthorised, Refused) as error:
             self._link.failed(str(error), hint_for(error))
@@ -84,6 +86,17 @@ class Feed:
 
     async def _config(self) -> None:
         self._board.config = await self._try("config", lambda: self._source.get("/router/config"))
+
+    async def _server_log(self) -> None:
+        log = self._board.server_log
+        if log is None:
+            return
+        try:
+            log.take(await self._source.get(log.path))
+        except NotAuthorised:
+            log.refuse(_NOT_ALLOWED)
+        except Refused as error:  # it was not started there, or the router is too old
+            log.refuse(str(error))
 
     async def _explained(self, name: str) -> Document | None:
         server = self._board.server(name)

@@ -40,7 +40,7 @@ KEYS = (
         "/",
         "filter",
         "Filter",
-        "show some servers: words, `!word`, `model:` `engine:` `state:` `tag:`",
+        "only: words, `!word`, `model:` `engine:` `state:` `tag:`",
         _LOOK,
         foot=True,
     ),
@@ -60,7 +60,7 @@ KEYS = (
         "1",
         "tab('requests')",
         "Requests",
-        "the last requests, with every server that was tried and why",
+        "the last requests, every server that was tried, and why",
         _LOOK,
     ),
     Key(
@@ -72,6 +72,14 @@ KEYS = (
         _LOOK,
     ),
     Key("3", "3", "tab('log')", "Log", "the router's log", _LOOK),
+    Key(
+        "l",
+        "l",
+        "log",
+        "Log of it",
+        "the log of a launched server; once more: the router's",
+        _LOOK,
+    ),
     Key(
         "4",
         "4",
@@ -139,7 +147,7 @@ KEYS = (
         _MORE,
     ),
     Key("question_mark,f1", "?", "help", "Help", "this page", _MORE, foot=True),
-    Key("escape", "esc", "step_back", "Back", "one step back: dialog, filter, faults", _MORE),
+    Key("escape", "esc", "step_back", "Back", "one step back: dialog, filter, faults, log", _MORE),
     Key("q", "q", "leave", "Quit", "leave", _MORE, foot=True),
 )
 

@@ -22,10 +22,6 @@ def width_of(line: Line) -> int:
     return sum(cell_len(text) for text, _ in line)
 
 
-def text_of(line: Line) -> str:
-    return "".join(text for text, _ in line)
-
-
 def cut(text: str, width: int) -> str:
     """Cut a text in its middle: the ends of names tell most."""
     if width < 1:

@@ -1,4 +1,4 @@
-"""Follows the log file of a router that the dashboard has started."""
+"""Follows logs: that of a router that the dashboard has started, those of a router's servers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from collections import deque
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
+
+from mvllm_router.dashboard.document import Document, number, texts
 
 KEPT = 2000  # lines
 _CHUNK = 256 * 1024  # bytes of one look: a log that runs away does not stop the screen
@@ -67,4 +70,38 @@ class Kept:
     def lines(self) -> list[str]:
         """Return all lines that are kept, oldest first."""
         self.read()
+        return list(self._lines)
+
+
+class ServerLog:
+    """What a server prints that the router has started; the router tells it, `why_not` if not."""
+
+    def __init__(self, name: str) -> None:
+        """Begin with nothing; `name` is that of the server."""
+        self.name = name
+        self.why_not = ""
+        self.is_here = False  # the router has answered
+        self._lines: deque[str] = deque(maxlen=KEPT)
+        self._newest = 0
+
+    @property
+    def path(self) -> str:
+        """Return where the router tells what is new of it."""
+        return f"/router/logs/{quote(self.name, safe='')}?after={self._newest}"
+
+    def take(self, answer: Document) -> None:
+        """Take in what the router has answered; one that was started anew counts anew."""
+        self.why_not, self.is_here = "", True
+        newest = int(number(answer, "newest") or 0)
+        if newest < self._newest:
+            self._lines.clear()
+        self._lines.extend(texts(answer, "lines"))
+        self._newest = newest if newest >= self._newest else 0
+
+    def refuse(self, why: str) -> None:
+        """Keep why the router does not tell it."""
+        self.why_not = why
+
+    def lines(self) -> list[str]:
+        """Return the last lines, oldest first."""
         return list(self._lines)

@@ -13,6 +13,7 @@ from mvllm_router.dashboard import panes
 from mvllm_router.dashboard.columns import SETS
 from mvllm_router.dashboard.core import Core
 from mvllm_router.dashboard.document import number
+from mvllm_router.dashboard.log import ServerLog
 from mvllm_router.dashboard.screens.dialog import Dialog
 from mvllm_router.dashboard.screens.reader import Details, Reader, help_lines
 from mvllm_router.dashboard.widgets.paint import Scrolled
@@ -57,7 +58,7 @@ class Looking(Core):
         self.show()
 
     def action_step_back(self) -> None:
-        """Take one thing back: the field of the filter, the filter, the faults."""
+        """Take one thing back: the field of the filter, the filter, the faults, a server's log."""
         field = self.base.query_one("#filter", Input)
         view = self.board.view
         if field.has_class("-on") or view.typed:
@@ -66,6 +67,8 @@ class Looking(Core):
             self.close_filter()
         elif view.faults_only:
             view.faults_only = False
+        elif self.tab == "log" and self.board.server_log is not None:
+            self.board.server_log = None
         else:
             self.table.focus()
         self.show()
@@ -112,6 +115,19 @@ class Looking(Core):
             self.base.query_one(f"#{name}").focus()
         self.call_after_refresh(self.show)
         self.look_now()
+
+    def action_log(self) -> None:
+        """Show the log of the chosen server; where it is shown, that of the router."""
+        if (server := self.table.chosen) is not None:
+            log = self.board.server_log
+            is_shown = self.tab == "log" and log is not None and log.name == server.name
+            self.action_log_of("" if is_shown else server.name)
+
+    def action_log_of(self, name: str) -> None:
+        """Open the tab with the log of a server, or with the router's for ""."""
+        self.board.server_log = ServerLog(name) if name else None
+        self.action_tab("log")
+        self.base.query_one("#log", Scrolled).to_end()
 
     def action_pause(self) -> None:
         self.board.view.paused = not self.board.view.paused

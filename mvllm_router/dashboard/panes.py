@@ -17,6 +17,7 @@ from mvllm_router.dashboard.document import (
     text,
 )
 from mvllm_router.dashboard.lines import Line, Part, cut, fit, plain
+from mvllm_router.dashboard.log import ServerLog
 
 TABS = ("requests", "events", "log", "config")
 
@@ -148,6 +149,17 @@ def log_line(logged: str) -> Line:
         if f" {level} " in logged[:24] or f'"level": "{level.lower()}"' in logged:
             return plain(f" {printable(logged)}", tone)
     return plain(f" {printable(logged)}")
+
+
+def server_log_lines(log: ServerLog) -> list[Line]:
+    """Return the log of a server, or why it is not there."""
+    lines = [log_line(line) for line in log.lines()]
+    if log.why_not:
+        note = [plain(f" {log.why_not}", "strong"), plain(" esc shows the router's log.", "dim")]
+        return [*lines, *note]
+    if log.is_here:
+        return lines or message(f"{log.name} has printed nothing yet.")
+    return message(f"Asking for the log of {log.name} ...")
 
 
 def config_lines(config: Document | None, snapshot: Document, why_not: str = "") -> list[Line]:

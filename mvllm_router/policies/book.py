@@ -73,12 +73,16 @@ def make(name: str) -> Policy:
     """Return a new policy by its name.
 
     Raises:
-        ValueError: neither a built-in policy nor an installed entry point has that name.
+        ValueError: neither a built-in policy nor an installed entry point has that name, or the
+            package that it is from fails.
     """
     if name in POLICIES:
         return _built_in(POLICIES[name])
     for entry in entry_points(group=POLICY_PLUGINS, name=name):
-        return cast(Policy, entry.load()())
+        try:
+            return cast(Policy, entry.load()())
+        except Exception as error:  # somebody else's code
+            raise ValueError(f"the policy `{name}` cannot be made: {error!r}") from error
     raise ValueError(f"no policy is called {name!r}; there are {', '.join(POLICIES)}")
 
 

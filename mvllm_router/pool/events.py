@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 log = logging.getLogger("mvllm_router.pool")
 
@@ -24,7 +24,13 @@ class Event:
     message: str
 
     def document(self) -> dict[str, object]:
-        return asdict(self)
+        return {
+            "number": self.number,
+            "at": self.at,
+            "kind": self.kind,
+            "backend": self.backend,
+            "message": self.message,
+        }
 
 
 class Events:

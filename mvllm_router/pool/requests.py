@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mvllm_router.pool.backend import Backend
 
@@ -60,23 +60,18 @@ class Ended(NamedTuple):
         return self.why is not None
 
 
-Kept = tuple[
-    float,
-    float,
-    str,
-    str,
-    str,
-    "str | None",
-    int,
-    str,
-    str,
-    Sequence[Backend],
-    Sequence[str],
-    "str | None",
-    "float | None",
-    "tuple[int, int] | None",
-    str,
-]
+class Served(Protocol):
+    """What is kept of a request itself; `trail` are `tried` and `failures`."""
+
+    arrived: float
+    id: str
+    method: str
+    path: str
+    model: str | None
+    trail: tuple[Sequence[Backend], Sequence[str]]
+
+    @property
+    def address(self) -> str: ...
 
 
 class Requests:
@@ -85,17 +80,47 @@ class Requests:
     __slots__ = ("_ring", "newest")
 
     def __init__(self) -> None:
-        self._ring: deque[Kept] = deque(maxlen=KEPT)
+        self._ring: deque[tuple[object, ...]] = deque(maxlen=KEPT)
         self.newest = 0  # the number of the newest
 
-    def add(self, ended: Kept) -> None:
-        """Keep a request: a tuple of the fields of `Ended`, in their order."""
+    def add(
+        self,
+        request: Served,
+        ended: float,
+        status: int,
+        key: str,
+        error: str,
+        why: str | None = None,
+        seconds_to_first: float | None = None,
+        tokens: tuple[int, int] | None = None,
+    ) -> None:
+        """Keep a request; for what is not said here see `Ended`."""
         self.newest += 1
-        self._ring.append(ended)
+        tried, failures = request.trail
+        # In the order of `Ended`, which takes four times as long to make.
+        self._ring.append(
+            (
+                request.arrived,
+                ended,
+                request.id,
+                request.method,
+                request.path[:LONGEST],
+                request.model,
+                status,
+                key,
+                request.address,
+                tried,
+                failures,
+                why,
+                seconds_to_first,
+                tokens,
+                error,
+            )
+        )
 
     def after(self, number: int, limit: int) -> list[tuple[int, Ended]]:
         """Return the newest of those behind `number`, `limit` at most, the oldest first."""
         count = max(0, min(self.newest - number, limit, len(self._ring)))
         first = self.newest - count + 1
         kept = list(self._ring)[len(self._ring) - count :]
-        return [(first + n, Ended(*one)) for n, one in enumerate(kept)]
+        return [(first + n, Ended._make(one)) for n, one in enumerate(kept)]

@@ -9,6 +9,9 @@ from mvllm_router.histogram import Histogram, Recent
 # Seconds between the moments that `BackendStats.note` is called at, and how many it looks back on:
 # "lately" is the last 60 to 65 seconds.
 NOTE_EVERY = 5.0
+# Groups of backends whose moments differ: what follows from a note is not worked out for hundreds
+# of them at once.
+NOTE_GROUPS = 5
 _NOTES = 13
 
 # Seconds between the events of a stream: finer at the low end than request durations.

@@ -277,23 +277,14 @@ class Relay:
             ask.caller.used(*counted)
         self.pool.stats.finished(ask.route.label, head.status, seconds)
         self.pool.requests.add(
-            (
-                request.arrived,
-                now,
-                request.id,
-                request.method,
-                request.path[:LONGEST],
-                request.model,
-                head.status,
-                ask.caller.name,
-                request.address,
-                attempts.tried,
-                attempts.failures,
-                attempts.why,
-                exchange.ttft,
-                counted,
-                outcome.reason,
-            )
+            request,
+            now,
+            head.status,
+            ask.caller.name,
+            outcome.reason,
+            attempts.why,
+            exchange.ttft,
+            counted,
         )
         if log.isEnabledFor(logging.DEBUG):
             log.debug(

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support import StartRouter, StartSim, chat, until
+from support import StartRouter, StartSim, chat, reload_with, until
 from wire import Client
 
 from mvllm_router.auth import Holder
@@ -36,7 +36,7 @@ def start_with_keys(start_router: StartRouter, start_sim: StartSim) -> StartWith
 
     async def start(*keys: KeySpec, models: tuple[str, ...] = ("tiny",), **settings: Any) -> Router:
         router = await start_router(await start_sim("vllm", *models), **settings)
-        await router.live.apply(replace(router.config, keys=keys))
+        await reload_with(router, replace(router.config, keys=keys))
         return router
 
     return start
@@ -188,7 +188,7 @@ async def test_requests_at_once_are_limited_until_one_ends_or_its_client_leaves(
     engine = await start_sim()
     router = await start_router(engine)
     limited = key("alice", max_concurrent_requests=2)
-    await router.live.apply(replace(router.config, keys=(limited, key("bob"))))
+    await reload_with(router, replace(router.config, keys=(limited, key("bob"))))
     client, alice = ask(router), holder(router, "alice")
     engine.hold()
     body, line = json.dumps(chat(max_tokens=1)).encode(), b"x-api-key: alice-secret"
@@ -221,7 +221,9 @@ async def test_a_request_that_fails_gives_its_place_back(
 ) -> None:
     dead = await start_sim("vllm", "dead")
     router = await start_router(await start_sim(), dead)
-    await router.live.apply(replace(router.config, keys=(key("alice", max_concurrent_requests=1),)))
+    await reload_with(
+        router, replace(router.config, keys=(key("alice", max_concurrent_requests=1),))
+    )
     await dead.stop()
     async with http.post(router.url + CHAT, data=body, headers=ALICE) as answer:
         assert answer.status in statuses
@@ -240,7 +242,7 @@ async def test_a_key_for_some_models_may_use_and_see_only_these(
     spec = ServerSpec(url=engine.url, name="s0", aliases={"gpt-4o": "big"})
     router = await start_router(spec)
     some = key("alice", models=("gpt-4o", "absent"))
-    await router.live.apply(replace(router.config, keys=(some, key("bob"))))
+    await reload_with(router, replace(router.config, keys=(some, key("bob"))))
     client = ask(router)
     assert (await client.post(ALICE, model="gpt-4o")).status == 200
     started = engine.started
@@ -286,7 +288,7 @@ async def test_with_an_admin_key_only_that_reads_what_tells_of_all_clients(
     for path in ("/router/requests", "/router/config"):
         assert [await client.status(who, path) for who in ({}, ALICE, BOSS)] == [401, 403, 200]
     settings = replace(router.config.settings, admin_key="")
-    await router.live.apply(replace(router.config, settings=settings))
+    await reload_with(router, replace(router.config, settings=settings))
     for path in ("/router/requests", "/router/config"):
         assert [await client.status(who, path) for who in ({}, ALICE, BOSS)] == [401, 200, 401]
 
@@ -310,10 +312,10 @@ async def test_without_one_a_router_that_others_reach_is_changed_by_nobody(
     assert await client.change({}) == 401
     assert await client.change(ALICE) == 403
     settings = replace(router.config.settings, host="127.0.0.1")  # needs a restart
-    await router.live.apply(replace(router.config, settings=settings))
+    await reload_with(router, replace(router.config, settings=settings))
     assert await client.change(ALICE) == 403
     settings = replace(settings, admin_key="boss-secret")
-    await router.live.apply(replace(router.config, settings=settings))
+    await reload_with(router, replace(router.config, settings=settings))
     assert await client.change(BOSS) == 200
 
 
@@ -338,13 +340,13 @@ async def test_a_reload_keeps_what_a_key_has_used_also_of_requests_that_run(
     engine = await start_sim()
     router = await start_router(engine)
     limited = key("alice", max_concurrent_requests=1, requests_per_minute=2)
-    await router.live.apply(replace(router.config, keys=(limited, key("bob"))))
+    await reload_with(router, replace(router.config, keys=(limited, key("bob"))))
     client, alice = ask(router), holder(router, "alice")
     engine.hold()
     runs = asyncio.ensure_future(client.post(ALICE))
     await engine.wait_for(lambda sim: sim.running == 1)
     other = replace(limited, digest=key_digest("other"))
-    await router.live.apply(replace(router.config, keys=(other,)))
+    await reload_with(router, replace(router.config, keys=(other,)))
     event = router.pool.events.last(1)[0].message
     assert "changed: key alice, key bob" in event
     assert (await client.post(ALICE)).status == 401
@@ -400,7 +402,7 @@ async def test_no_key_reaches_a_server_a_document_an_error_or_the_log(
     spec = ServerSpec(url=engine.url, name="s0", api_key="server-secret")
     router = await start_router(spec, admin_key="boss-secret", log_level="debug")
     limited = key("alice", requests_per_minute=1, models=("tiny",))
-    await router.live.apply(replace(router.config, keys=(limited, key("bob"))))
+    await reload_with(router, replace(router.config, keys=(limited, key("bob"))))
     seen = ""
     for name, model, status in (
         ("alice", "tiny", 200),
@@ -422,8 +424,8 @@ async def test_no_key_reaches_a_server_a_document_an_error_or_the_log(
         async with http.get(router.url + path, headers=BOB) as answer:
             assert answer.status == 200
             seen += await answer.text()
-    await router.live.apply(
-        replace(router.config, keys=(replace(limited, digest=b"sec"), key("bob")))
+    await reload_with(
+        router, replace(router.config, keys=(replace(limited, digest=b"sec"), key("bob")))
     )
     seen += caplog.text + repr(router.config) + repr(vars(router.app.gate))
     assert "-secret" not in seen

@@ -16,7 +16,7 @@ from mvllm_router.auth import Holder
 from mvllm_router.config import KeySpec
 from mvllm_router.errors import RateLimited
 from mvllm_router.pool import Pool
-from mvllm_router.pool.stats import NOTE_EVERY
+from mvllm_router.pool.stats import NOTE_EVERY, NOTE_GROUPS
 from mvllm_router.proxy.queue import Queue, Waiting
 
 NOBODY: Waiting = Queue[None]().waiting()
@@ -196,8 +196,8 @@ async def test_a_router_looks_back_from_time_to_time(start_router: StartRouter) 
     (backend,) = router.pool.backends.values()
     before = backend.stats.lately["ttft"]
     backend.stats.ttft.observe(0.2)
-    for _ in range(13):
-        assert await router._note_counts() == NOTE_EVERY
+    for _ in range(13 * NOTE_GROUPS):
+        assert await router._note_counts() == NOTE_EVERY / NOTE_GROUPS
     assert before.quantiles() == {"p50": None, "p99": None}
 
 

@@ -8,6 +8,7 @@ import os
 import stat
 import sys
 from collections.abc import AsyncIterator
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import aiohttp
@@ -15,8 +16,9 @@ import pytest
 from admin_kit import Api, admin_events, message, with_file
 from support import StartRouter, until
 
-from mvllm_router.config import ServerSpec, load
+from mvllm_router.config import POLICY_PLUGINS, ServerSpec, load
 from mvllm_router.control import edit as module
+from mvllm_router.policies import book
 from mvllm_router.server import Router
 
 FILE = """\
@@ -73,6 +75,17 @@ def text(api: Api) -> str:
     path = api.router.config.path
     assert path is not None
     return path.read_text(encoding="utf-8")
+
+
+def offer_policy(monkeypatch: pytest.MonkeyPatch, name: str, policy: type) -> None:
+    """Let a policy be installed under this name, as a package would."""
+
+    def entry_points(**select: str) -> list[EntryPoint]:
+        entry = EntryPoint(name, f"{policy.__module__}:{policy.__qualname__}", POLICY_PLUGINS)
+        return [entry] if select.get("name", name) == name else []
+
+    monkeypatch.setattr("importlib.metadata.entry_points", entry_points)
+    monkeypatch.setattr(book, "entry_points", entry_points)
 
 
 def names(api: Api) -> list[str]:
@@ -280,6 +293,80 @@ async def test_what_does_not_go_together_with_the_command_line_is_taken_back(
         assert names(api) == ["a", "b"]
     finally:
         await router.stop(1)
+
+
+class Broken:
+    """A policy of somebody else's that cannot be made."""
+
+    def __init__(self) -> None:
+        raise RuntimeError("no such table")
+
+
+async def test_a_policy_that_cannot_be_made_is_told_and_the_file_put_back(
+    api: Api, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await until(lambda: api.router.file_watch.ready.is_set())
+    offer_policy(monkeypatch, "broken", Broken)
+    theirs = FILE + 'policy = "broken"\n'
+    written(path, theirs)
+    await until(lambda: "no such table" in api.router.pool.events.last(1)[0].message)
+    for answer in (
+        await api.patch("b", {"weight": 0.5, "write": True}),
+        await api.add({**NEW, "write": True}),
+        await api.remove("a", {"write": True}),
+        await api.reload(),
+    ):
+        assert answer[0] == 400
+        assert "the policy `broken` cannot be made: RuntimeError('no such table')" in message(
+            answer
+        )
+    assert text(api) == theirs
+    assert names(api) == ["a", "b"]
+    assert api.router.pool.backends["b"].spec.weight == 2.0
+    assert (await api.changes(), admin_events(api.router)) == (0, [])
+    written(path, FILE)
+    assert (await api.patch("b", {"weight": 0.5, "write": True}))[0] == 200
+    assert text(api) == FILE.replace("weight = 2.0", "weight = 0.5")
+
+
+async def test_a_change_that_fails_inside_the_router_is_not_in_the_file_either(
+    api: Api, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(config: object, diff: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(api.router.live, "_use", fail)
+    for answer in (
+        await api.patch("b", {"weight": 0.5, "write": True}),
+        await api.remove("a", {"write": True}),
+    ):
+        assert answer[0] == 500
+    assert text(api) == FILE
+    assert files_beside(path) == ["servers.toml"]
+    assert await api.changes() == 0
+
+
+async def test_a_file_that_cannot_be_put_back_is_told(
+    api: Api, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, handles = module.os.fsync, []
+
+    def fail_later(handle: int) -> None:
+        handles.append(handle)
+        if len(handles) > 1:
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    async def refuse(config: object, diff: object) -> None:
+        raise ValueError("not this one")
+
+    monkeypatch.setattr(module.os, "fsync", fail_later)
+    monkeypatch.setattr(api.router.live, "_use", refuse)
+    answer = await api.patch("b", {"weight": 0.5, "write": True})
+    assert answer[0] == 400
+    assert "has the change, which is not in use" in message(answer)
+    assert "No space left on device" in message(answer)
+    assert text(api) == FILE.replace("weight = 2.0", "weight = 0.5")
 
 
 async def test_a_server_of_the_command_line_is_not_written(

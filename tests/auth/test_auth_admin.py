@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from auth_kit import bearer, config, gate, key
 
-from mvllm_router.auth import Gate
+from mvllm_router.auth import ANYBODY, Gate
 from mvllm_router.errors import Forbidden, Unauthorized
 
 EVERYWHERE = "0.0.0.0"
@@ -79,3 +79,16 @@ def test_an_address_that_a_reload_names_and_that_is_not_in_use_yet_opens_nothing
     live = gate(host=EVERYWHERE)
     live.adopt(config(host="127.0.0.1"))
     assert allows(live, {}) == 403
+
+
+@pytest.mark.parametrize("admin_key", ["", "boss"])
+def test_who_has_started_the_router_may_do_what_operators_may_and_no_more(admin_key: str) -> None:
+    live = gate(host=EVERYWHERE)
+    live.trust("starter")
+    live.adopt(config(key("alice"), host=EVERYWHERE, admin_key=admin_key))
+    assert allows(live, bearer("starter")) == 200
+    assert live.check("/router/snapshot", bearer("starter")) is ANYBODY
+    with pytest.raises(Unauthorized):
+        live.check("/v1/models", bearer("starter"))
+    assert allows(live, bearer("alice-secret")) == 403
+    assert allows(live, bearer("starter2")) == 401

@@ -12,7 +12,7 @@ from textual.pilot import Pilot
 from mvllm_router.client import NotAuthorised, Refused
 from mvllm_router.dashboard.app import Dashboard
 from mvllm_router.dashboard.document import Document
-from mvllm_router.dashboard.lines import Line, text_of
+from mvllm_router.dashboard.lines import Line
 
 # Monday, 1 June 2026, 12:00:00 UTC.
 WALL = 1780315200.0
@@ -202,6 +202,7 @@ class FakeRouter:
         self.more = more
         self.second = 0
         self.requests = REQUESTS
+        self.logs: dict[str, list[str]] = {}  # of servers that it has started
         self.sent: list[tuple[str, str, Mapping[str, Any]]] = []
         self.matches: list[str | None] = []
         self.asked: list[str] = []
@@ -224,12 +225,19 @@ class FakeRouter:
             raise NotAuthorised("this needs the admin key")
         if route == "snapshot":
             return snapshot(self.second, self.count, **self.more)
+        if route.startswith("logs/"):
+            return self._log(route.removeprefix("logs/"), int(path.rpartition("=")[2]))
         answers: dict[str, Document] = {
             "requests": {"requests": self.requests, "newest": 6},
             "events": {"events": EVENTS, "newest": 4},
             "config": CONFIG,
         }
         return answers[route]
+
+    def _log(self, name: str, after: int) -> Document:
+        if name not in self.logs:
+            raise Refused(f"No server `{name}` was started here.", 404, {})
+        return {"lines": self.logs[name][after:], "newest": len(self.logs[name])}
 
     async def send(
         self, method: str, path: str, body: Mapping[str, Any], match: str | None = None
@@ -318,6 +326,10 @@ def screen_of(app: Dashboard) -> list[str]:
     """Return what is on the terminal, line by line."""
     strips = app.screen._compositor.render_strips()
     return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
+
+
+def text_of(line: Line) -> str:
+    return "".join(text for text, _ in line)
 
 
 def texts(lines: list[Line]) -> list[str]:

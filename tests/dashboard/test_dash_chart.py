@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from dash_kit import text_of
 
 from mvllm_router.dashboard.chart import ceiling, plot
-from mvllm_router.dashboard.lines import text_of, width_of
+from mvllm_router.dashboard.lines import width_of
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from dash_kit import in_state, server, servers
+from dash_kit import in_state, server, servers, text_of
 
 from mvllm_router.dashboard.columns import COLUMNS, SETS, Row, layout, ordered
-from mvllm_router.dashboard.lines import text_of, width_of
+from mvllm_router.dashboard.lines import width_of
 
 ROWS = [Row(one, tokens=12.5) for one in servers(9)]
 

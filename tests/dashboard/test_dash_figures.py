@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from dash_kit import text_of
 
 from mvllm_router.dashboard import figures
-from mvllm_router.dashboard.lines import cut, fit, plain, spread, text_of, width_of
+from mvllm_router.dashboard.lines import cut, fit, plain, spread, width_of
 
 
 @pytest.mark.parametrize(

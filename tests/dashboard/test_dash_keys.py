@@ -11,9 +11,11 @@ from textual.widgets import Input
 
 from mvllm_router.client import Refused
 from mvllm_router.dashboard.keys import KEYS, MOVES
+from mvllm_router.dashboard.lines import width_of
 from mvllm_router.dashboard.screens.dialog import Dialog
 from mvllm_router.dashboard.screens.reader import Details, Reader, help_lines
 from mvllm_router.dashboard.widgets.chart import Chart
+from mvllm_router.dashboard.widgets.paint import Scrolled
 
 WRITING = [key.keys.partition(",")[0] for key in KEYS if key.writes]
 
@@ -107,6 +109,71 @@ async def test_digits_open_the_tabs(key: str, text: str) -> None:
         assert text in running.text()
 
 
+async def test_l_follows_the_log_of_the_chosen_server_and_goes_back_to_the_routers() -> None:
+    async with dashboard() as running:
+        running.router.logs = {"gpu-00": [f"line {n}" for n in range(90)], "gpu-01": ["other"]}
+        await running.press("l")
+        await running.pass_time(1)
+        assert "log of gpu-00" in running.text()
+        assert "line 89" in running.text()
+        running.router.logs["gpu-00"].append("ERROR out of memory")
+        await running.pass_time(1)
+        assert "ERROR out of memory" in running.text()
+        assert running.router.asked[-1] == "/router/logs/gpu-00?after=90"
+        await running.press("j", "l")
+        await running.pass_time(1)
+        assert "other" in running.text()
+        assert "line 89" not in running.text()
+        await running.press("l")
+        assert "where the router runs" in running.text()
+
+
+async def test_escape_goes_back_from_the_log_of_a_server_and_other_tabs_keep_it() -> None:
+    async with dashboard() as running:
+        running.router.logs = {"gpu-00": ["line 0"]}
+        await running.press("l", "2", "escape", "3")
+        await running.pass_time(1)
+        assert "line 0" in running.text()
+        await running.press("escape")
+        assert "where the router runs" in running.text()
+        asked = len(running.router.asked)
+        await running.pass_time(1)
+        assert not any("/logs/" in path for path in running.router.asked[asked:])
+
+
+async def test_another_log_is_shown_at_its_end_whatever_was_read_before() -> None:
+    async with dashboard() as running:
+        running.router.logs = {
+            name: [f"{name} {n}" for n in range(90)] for name in ("gpu-00", "gpu-01")
+        }
+        await running.press("l")
+        await running.pass_time(1)
+        await running.press("tab", "home")
+        assert "gpu-00 0" in running.text()
+        running.app.action_log_of("gpu-01")
+        await running.pass_time(2)
+        assert "gpu-01 89" in running.text()
+
+
+@pytest.mark.parametrize(
+    ("barred", "said"),
+    [((), "No server `gpu-00` was started here."), (("logs/gpu-00",), "admin key")],
+)
+async def test_a_log_that_the_router_does_not_tell_is_said_and_leaves_the_rest_live(
+    barred: tuple[str, ...], said: str
+) -> None:
+    async with dashboard() as running:
+        running.router.barred = barred
+        await running.press("l")
+        await running.pass_time(1)
+        assert said in running.text()
+        assert "LIVE" in running.text()
+        running.router.barred, running.router.logs = (), {"gpu-00": ["here it is"]}
+        await running.pass_time(1)
+        assert "here it is" in running.text()
+        assert said not in running.text()
+
+
 async def test_c_hides_the_charts_and_brackets_change_their_time() -> None:
     async with dashboard() as running:
         await running.press("right_square_bracket")
@@ -173,6 +240,26 @@ async def test_the_help_has_every_key() -> None:
             assert key.help in shown
         for keys, _ in MOVES:
             assert keys in shown
+
+
+async def test_the_help_fits_into_the_smallest_usual_terminal() -> None:
+    async with dashboard(size=(80, 24)) as running:
+        await running.press("question_mark", "end")
+        page = running.app.screen.query_one("#page", Scrolled)
+        room = page.scrollable_content_region.width
+        assert max(width_of(line) for line in help_lines(read_only=False)) <= room
+
+
+async def test_text_ends_before_the_scrollbar() -> None:
+    async with dashboard() as running:
+        running.router.logs = {"gpu-00": ["x" * 300] * 90}
+        await running.press("l")
+        await running.pass_time(1)
+        pane = running.app.query_one("#log", Scrolled)
+        row = pane.region.y + 1
+        room = pane.scrollable_content_region.width
+        assert room < pane.size.width
+        assert running.screen()[row][room - 1] == "…"
 
 
 async def test_the_palette_finds_what_can_be_done_to_a_server() -> None:

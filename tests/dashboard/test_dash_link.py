@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mvllm_router.dashboard.lines import text_of
+from dash_kit import text_of
+
 from mvllm_router.dashboard.link import Link
 
 

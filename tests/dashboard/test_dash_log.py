@@ -1,10 +1,10 @@
-"""The tail of a log file that grows and is put aside for a new one."""
+"""The tail of a log file that grows and is put aside for a new one, and the log of a server."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mvllm_router.dashboard.log import KEPT, Kept, Tail
+from mvllm_router.dashboard.log import KEPT, Kept, ServerLog, Tail
 
 
 def test_whole_lines_come_as_they_are_written(tmp_path: Path) -> None:
@@ -42,3 +42,40 @@ def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
     assert len(kept.lines()) == KEPT
     assert kept.lines()[-1] == "4999"
     assert kept.read() == []
+
+
+def told(log: ServerLog, *lines: str, newest: int) -> list[str]:
+    """Let the router answer; return what is kept."""
+    log.take({"lines": list(lines), "newest": newest})
+    return log.lines()
+
+
+def test_of_a_servers_log_only_what_is_new_is_asked_for() -> None:
+    log = ServerLog("a/b")
+    assert log.path == "/router/logs/a%2Fb?after=0"
+    assert told(log, "one", "two", newest=7) == ["one", "two"]
+    assert log.path.endswith("?after=7")
+    assert told(log, "three", newest=8) == ["one", "two", "three"]
+    assert told(log, newest=8) == ["one", "two", "three"]
+
+
+def test_a_router_that_was_started_anew_counts_lines_from_the_start() -> None:
+    log = ServerLog("a")
+    told(log, "old", newest=70)
+    assert told(log, newest=3) == []
+    assert log.path.endswith("?after=0"), "it has lines that were not told yet"
+    assert told(log, "new", newest=3) == ["new"]
+
+
+def test_of_a_servers_log_no_more_is_kept_than_of_the_routers() -> None:
+    log = ServerLog("a")
+    for number in range(KEPT // 1000 + 2):
+        told(log, *(f"{number}-{line}" for line in range(1000)), newest=1000 * (number + 1))
+    assert len(log.lines()) == KEPT
+
+
+def test_a_log_that_is_told_again_is_no_more_refused() -> None:
+    log = ServerLog("a")
+    log.refuse("no such server")
+    told(log, "one", newest=1)
+    assert (log.why_not, log.is_here) == ("", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,11 +13,15 @@ from dash_kit import Clock, screen_of
 from support import StartSim, chat, until
 from textual.pilot import Pilot
 
-from mvllm_router.config import ServerSpec, load
+from mvllm_router.config import LaunchSpec, ServerSpec, load
 from mvllm_router.dashboard.app import Dashboard
 from mvllm_router.dashboard.source import HttpSource
+from mvllm_router.launch.placement import place
+from mvllm_router.launch.plan import Plan
+from mvllm_router.launch.programs import Program
 from mvllm_router.server import Router
 
+SIM = (sys.executable, "-m", "mvllm_router.sim", "--model", "tiny", "--port", "{port}")
 FILE = """\
 # Ours.
 [servers]
@@ -57,10 +62,16 @@ class Operating:
         await self.pilot.pause()
 
 
+def written(folder: Path, url: str) -> Path:
+    """Write the file for a server at `url`; return where."""
+    path = folder / "servers.toml"
+    path.write_text(FILE.format(url=url))
+    return path
+
+
 @pytest.fixture
 async def router(tmp_path: Path, start_sim: StartSim) -> AsyncIterator[Router]:
-    path = tmp_path / "servers.toml"
-    path.write_text(FILE.format(url=(await start_sim()).url))
+    path = written(tmp_path, (await start_sim()).url)
     router = Router(load(path, environ={}), lambda: load(path, environ={}))
     await router.start()
     await until(lambda: router.pool.backends["first"].is_up)
@@ -142,6 +153,29 @@ async def test_the_details_explain_why_a_server_is_chosen(router: Router) -> Non
     async with operating(router) as desk:
         await desk.press("enter")
         await desk.until_shown("(0 + 0.5·0)/8 = 0.00")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups")
+async def test_the_log_of_a_server_that_the_router_has_started_is_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    path = written(tmp_path, "http://127.0.0.1:9")
+    launch = LaunchSpec("sim", "command", args=SIM, replicas=1, api_key=None)
+    plan = Plan(tuple(place([launch], ())), {"sim": Program("command", SIM)})
+    router = Router(load(path, environ={}), lambda: load(path, environ={}), plan)
+    await router.start()
+    try:
+        async with operating(router) as desk:
+            await desk.press("l")
+            await desk.until_shown("No server `first` was started here. There are: sim-0")
+            await desk.press("j", "l")
+            await desk.until_shown("--- started as process ")
+            assert router.supervisor is not None
+            router.supervisor.keepers["sim-0"].journal.say("a new line")
+            await desk.until_shown("--- a new line")
+    finally:
+        await router.stop(1)
 
 
 async def test_without_the_admin_key_it_looks_and_is_refused_to_change(

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from dash_kit import CONFIG, EXPLAINED, REQUESTS, in_state, request, server, snapshot, texts
+from dash_kit import (
+    CONFIG,
+    EXPLAINED,
+    REQUESTS,
+    in_state,
+    request,
+    server,
+    snapshot,
+    text_of,
+    texts,
+)
 
 from mvllm_router.dashboard import panes
 from mvllm_router.dashboard.board import Board
@@ -15,7 +25,7 @@ from mvllm_router.dashboard.columns import SETS, Row, layout, ordered
 from mvllm_router.dashboard.details import detail_lines
 from mvllm_router.dashboard.header import figure_lines, state_line
 from mvllm_router.dashboard.history import Point
-from mvllm_router.dashboard.lines import plain, text_of, width_of
+from mvllm_router.dashboard.lines import plain, width_of
 
 
 def test_a_request_names_every_server_that_was_tried_and_why_it_was_left() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 from docs_text import commands, text_of
 from pool_kit import add_up, new_pool
@@ -13,7 +14,6 @@ from mvllm_router.api.requests import requests_document
 from mvllm_router.api.wanted import SERVER_KEYS
 from mvllm_router.config import Config, ServerSpec, Settings
 from mvllm_router.policies import Policies, Supposed
-from mvllm_router.pool.requests import Ended
 from mvllm_router.proxy.dispatch import Dispatch, QueueRules
 from mvllm_router.server import Router
 
@@ -57,9 +57,16 @@ def test_there_is_a_curl_for_each_route_and_each_method_of_it() -> None:
 
 async def test_every_key_of_a_request_is_described() -> None:
     pool = new_pool()
-    pool.requests.add(
-        Ended(0.0, 1.0, "", "", "", "m", 200, "", "", [add_up(pool, "a")], [], 1, None, None, "")
+    request = SimpleNamespace(
+        arrived=0.0,
+        id="",
+        method="",
+        path="",
+        model="m",
+        address="",
+        trail=([add_up(pool, "a")], []),
     )
+    pool.requests.add(request, 1.0, 200, "", "", why="the lowest score")
     document = await requests_document(pool)
     (request,) = document["requests"]  # type: ignore[misc]
     (attempt,) = request["tried"]

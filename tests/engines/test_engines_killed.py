@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 from load_kit import ENDLESS, PATIENCE, Call, Clients, SdkStream, engine_core, router_process
-from support import StartRouter, prefer, until
+from support import StartRouter, prefer, reload_with, until
 
 from mvllm_router.config import ServerSpec
+from mvllm_router.policies import Supposed
 from mvllm_router.pool import Backend, Sample, Scrape
 from mvllm_router.server import Router
 
@@ -44,10 +45,11 @@ async def all_up(router: Router) -> dict[str, Backend]:
 @contextmanager
 def only(router: Router, name: str) -> Iterator[None]:
     """Let all requests go to one server, if it can be had."""
-    policy = router.dispatch.policy
+    policies = router.dispatch.policies
+    policy = policies.of(Supposed())
     prefer(router, name)
     yield
-    router.dispatch.policy = policy
+    policies.use(policies.default, policy)
 
 
 @contextmanager
@@ -125,7 +127,7 @@ async def until_added(vllm: EngineServer, count: int) -> None:
 async def limit_silence(router: Router, seconds: float) -> None:
     """Let no server be silent for longer from now on, as a change of the file does."""
     settings = replace(router.config.settings, request_timeout=seconds)
-    await router.live.apply(replace(router.config, settings=settings))
+    await reload_with(router, replace(router.config, settings=settings))
 
 
 async def until_answered_by(clients: Clients, name: str) -> None:

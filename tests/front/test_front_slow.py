@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from support import StartRouter, StartSim, until
+from support import StartRouter, StartSim, reload_with, until
 from wire import Client, RawClient, Scripted, Seen, answer, replies
 
 from mvllm_router.server import Router
@@ -132,7 +132,7 @@ async def test_the_time_for_a_head_is_live(start_router: StartRouter) -> None:
     async with Client(router.url) as client:
         await until(lambda: bool(router.front.connections))
         settings = replace(router.config.settings, header_timeout=QUICK)
-        await router.live.apply(replace(router.config, settings=settings))
+        await reload_with(router, replace(router.config, settings=settings))
         assert await client.rest() == b""
 
 

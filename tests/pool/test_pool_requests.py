@@ -3,16 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 from pool_kit import add_up, new_pool
 
-from mvllm_router.pool.requests import KEPT, Ended, Requests
+from mvllm_router.pool import Backend
+from mvllm_router.pool.requests import KEPT, LONGEST, Ended, Requests
 
 POOL = new_pool()
 A, B, C = (add_up(POOL, name) for name in "abc")
 WHY = "the lowest score"
 ENDED = Ended(1.0, 2.0, "id", "GET", "/", None, 200, "", "", [A], [], WHY, None, None, "")
+
+
+@dataclass
+class Request:
+    """What the front knows of a request."""
+
+    id: str = "id"
+    arrived: float = 1.0
+    method: str = "GET"
+    path: str = "/"
+    model: str | None = None
+    address: str = "10.0.0.1"
+    trail: tuple[Sequence[Backend], Sequence[str]] = ((A,), ())
+
+
+def add(ring: Requests, request: Request) -> None:
+    ring.add(request, 2.0, 200, "alice", "", WHY, 0.5, (3, 4))
 
 
 def numbers(ring: Requests, after: int, limit: int) -> list[int]:
@@ -23,7 +42,7 @@ def test_they_are_numbered_and_come_oldest_first() -> None:
     ring = Requests()
     assert (ring.newest, ring.after(0, 10)) == (0, [])
     for n in range(5):
-        ring.add(ENDED._replace(id=str(n)))
+        add(ring, Request(str(n)))
     assert [(number, one.id) for number, one in ring.after(0, 10)] == [
         (1, "0"),
         (2, "1"),
@@ -36,10 +55,35 @@ def test_they_are_numbered_and_come_oldest_first() -> None:
     assert numbers(ring, 5, 10) == numbers(ring, 99, 10) == numbers(ring, 0, 0) == []
 
 
+def test_each_field_is_found_under_its_name() -> None:
+    ring = Requests()
+    add(
+        ring, Request("x", 1.5, "POST", "/v1" + "a" * 500, "tiny", "10.0.0.2", ((A, B), ("reset",)))
+    )
+    ((_, ended),) = ring.after(0, 1)
+    assert ended == Ended(
+        arrived=1.5,
+        ended=2.0,
+        id="x",
+        method="POST",
+        path=("/v1" + "a" * 500)[:LONGEST],
+        model="tiny",
+        status=200,
+        key="alice",
+        client="10.0.0.2",
+        tried=(A, B),
+        failures=("reset",),
+        why=WHY,
+        seconds_to_first=0.5,
+        tokens=(3, 4),
+        error="",
+    )
+
+
 def test_only_the_last_ones_are_kept() -> None:
     ring = Requests()
     for _ in range(KEPT + 10):
-        ring.add(ENDED)
+        add(ring, Request())
     assert ring.newest == KEPT + 10
     assert numbers(ring, 0, 10**9) == list(range(11, KEPT + 11))
     assert len(ring._ring) == KEPT

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import aiohttp
 import pytest
-from support import StartRouter, StartSim, chat, until
+from support import StartRouter, StartSim, chat, reload_with, until
 from wire import OK, SSE, Client, Scripted, answer, chunk, replies
 
 from mvllm_router.server import Router
@@ -185,7 +185,7 @@ async def test_a_reload_changes_who_may_ask_on_connections_that_are_open(
         async with Client(router.url) as client:
             for origins in ((), ("*",), ()):
                 settings = replace(router.config.settings, cors_origins=origins)
-                await router.live.apply(replace(router.config, settings=settings))
+                await reload_with(router, replace(router.config, settings=settings))
                 client.post(BODY, b"/v1/completions", b"origin: " + PAGE.encode())
                 head, _ = await client.answer()
                 assert (b"access-control-allow-origin: *" in head) is bool(origins)
@@ -251,7 +251,7 @@ async def test_a_reload_changes_who_is_believed_on_connections_that_are_open(
         async with Client(router.url) as client:
             for networks in (("127.0.0.1/32",), ()):
                 settings = replace(router.config.settings, trusted_proxies=networks)
-                await router.live.apply(replace(router.config, settings=settings))
+                await reload_with(router, replace(router.config, settings=settings))
                 client.post(BODY, b"/v1/completions", *FORWARDED)
                 await asyncio.wait_for(client.answer(), 10)
                 assert bool(server.seen[-1].header(b"x-forwarded-for")) is bool(networks)

@@ -6,7 +6,7 @@ import asyncio
 
 import aiohttp
 import pytest
-from support import StartRouter, StartSim, chat, prefer, until
+from support import StartRouter, StartSim, chat, prefer, reload_with, until
 
 from mvllm_router.pool import CircuitState
 from mvllm_router.server import Router
@@ -247,7 +247,7 @@ async def test_a_reload_changes_the_rules_and_keeps_what_is_open(
     bad.inject(Fault.RESET, times=1)
     await ask(http, router)
     settings = replace(router.config.settings, failure_threshold=7, enforce_capacity=True)
-    await router.live.apply(replace(router.config, settings=settings))
+    await reload_with(router, replace(router.config, settings=settings))
     backend = router.pool.backends["s0"]
     assert backend.circuit.rules.threshold == 7
     assert not backend.circuit.is_closed

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support import StartRouter, StartSim, chat, until
+from support import StartRouter, StartSim, chat, reload_with, until
 
 from mvllm_router.config import KeySpec, ServerSpec, key_digest
 from mvllm_router.server import Router
@@ -74,7 +74,7 @@ def start_line(start_router: StartRouter, start_sim: StartSim, http: aiohttp.Cli
         engine = await start_sim(tokens_per_second=1000.0)
         spec = ServerSpec(url=engine.url, name="s0", max_concurrent_requests=1)
         router = await start_router(spec, max_queue=100, **settings)
-        await router.live.apply(replace(router.config, keys=tuple(keys)))
+        await reload_with(router, replace(router.config, keys=tuple(keys)))
         line = Line(http, router, engine)
         await line.begin()
         return line, router
@@ -140,7 +140,7 @@ async def test_a_key_has_a_priority_of_its_own_which_a_reload_changes(start_line
     await line.join("batch 0", key="batch", priority=-1000)
     await line.join("batch 1", key="batch")
     await line.join("a0", key="alice", priority=9)
-    await router.live.apply(replace(router.config, keys=(key("alice"), key("batch", -1))))
+    await reload_with(router, replace(router.config, keys=(key("alice"), key("batch", -1))))
     await line.join("a1", key="alice", priority=9)
     await line.join("batch 2", key="batch", priority=-2000)
     assert await line.served() == ["batch 2", "a0", "a1", "batch 0", "batch 1"]

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import aiohttp
-from support import StartRouter, StartSim, chat, until
+from support import StartRouter, StartSim, chat, reload_with, until
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.server import Router
@@ -110,7 +110,7 @@ async def test_a_server_that_joins_takes_those_that_wait(
     waiting = [asyncio.create_task(ask(http, router)) for _ in range(3)]
     await until(lambda: router.dispatch.waiting == 3)
     servers = (*router.config.servers, spec(free, "free", 1))
-    await router.live.apply(replace(router.config, servers=servers))
+    await reload_with(router, replace(router.config, servers=servers))
     assert await asyncio.gather(*waiting) == [(200, "free")] * 3
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -123,7 +123,7 @@ async def test_a_higher_cap_of_a_reload_lets_waiting_requests_in(
     router = await start_router(spec(engine, "s0", 1), max_queue=10)
     tasks = [asyncio.create_task(ask(http, router, max_tokens=100)) for _ in range(3)]
     await until(lambda: router.dispatch.waiting == 2)
-    await router.live.apply(replace(router.config, servers=(spec(engine, "s0", 3),)))
+    await reload_with(router, replace(router.config, servers=(spec(engine, "s0", 3),)))
     await until(lambda: router.dispatch.waiting == 0)
     assert router.pool.backends["s0"].in_flight == 3
     for task in tasks:

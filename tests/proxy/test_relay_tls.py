@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 import trustme
-from support import StartRouter, StartSim, chat, until
+from support import StartRouter, StartSim, chat, reload_with, until
 from tls_kit import Authority, Files, serial, serial_of
 from wire import OK, SSE, Client, RawClient, Scripted, Seen, answer, chunk, replies
 
@@ -442,7 +442,7 @@ async def test_a_server_that_says_that_it_wants_a_certificate_is_quoted(
     router = await start_router(spec(url, tls_ca=authority.path))
     reason = router.pool.backends["s0"].health.reason
     assert reason == "no TLS connection (it asks for a client certificate)"
-    await router.live.apply(replace(router.config, servers=()))
+    await reload_with(router, replace(router.config, servers=()))
     done.set()
     await serving
     listener.close()
@@ -486,7 +486,7 @@ async def test_a_ca_that_cannot_be_read_is_a_reason_and_not_a_crash(
         assert b"cannot connect" in await ask(router)
         # With one that can be read it works from then on.
         new = replace(router.config, servers=(spec(server.url, tls_ca=authority.path),))
-        await router.live.apply(new)
+        await reload_with(router, new)
         await until(lambda: router.pool.backends["s0"].is_up)
         assert await ask(router) == b"well"
 
@@ -500,7 +500,7 @@ async def test_other_tls_settings_end_idle_connections_and_keep_the_server(
         await ask(router)
         for tls in ({"tls_ca": authority.path}, {"tls_ca": authority.path, "tls_files": "new"}):
             seen = server.connections
-            await router.live.apply(replace(router.config, servers=(spec(server.url, **tls),)))
+            await reload_with(router, replace(router.config, servers=(spec(server.url, **tls),)))
             assert await ask(router) == b"well"
             assert server.connections == seen + 1
             assert await ask(router) == b"well"
@@ -523,7 +523,7 @@ async def test_a_connection_that_was_busy_when_its_rule_changed_is_not_kept(
         running = asyncio.create_task(ask(router))
         await asyncio.wait_for(asked.wait(), 10)
         new = spec(server.url, tls_ca=authority.path)
-        await router.live.apply(replace(router.config, servers=(new,)))
+        await reload_with(router, replace(router.config, servers=(new,)))
         go_on.set()
         assert await running == await ask(router) == await ask(router) == b"well"
         assert server.connections == 2

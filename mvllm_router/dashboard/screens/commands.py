@@ -37,6 +37,7 @@ class Commands(Provider):
         for name in self._dashboard.server_names():
             quoted = repr(name)
             yield f"Details of {name}", "all about it", f"details_of({quoted})"
+            yield f"Log of {name}  (l)", "where the router has started it", f"log_of({quoted})"
             if not self._dashboard.read_only:
                 yield f"Drain {name}  (d)", "no new requests", f"drain_of({quoted})"
                 yield f"Enable {name}  (e)", "requests again", f"enable_of({quoted})"

@@ -82,8 +82,12 @@ class Scrolled(ScrollView, can_focus=True):
         self._lines, self.grey = lines, grey
         self.virtual_size = Size(self.size.width, len(lines))
         if at_end:
-            self.scroll_end(animate=False, force=True)
+            self.to_end()
         self.refresh()
+
+    def to_end(self) -> None:
+        """Follow the newest line again, whatever a person has scrolled to."""
+        self.scroll_end(animate=False, force=True)
 
     @property
     def is_at_end(self) -> bool:
@@ -93,9 +97,9 @@ class Scrolled(ScrollView, can_focus=True):
         at_end = self._follow and self.is_at_end
         self.virtual_size = Size(event.size.width, len(self._lines))
         if at_end:
-            self.scroll_end(animate=False, force=True)
+            self.to_end()
 
     def render_line(self, y: int) -> Strip:
         index = self.scroll_offset.y + y
         line = self._lines[index] if index < len(self._lines) else EMPTY
-        return strip(self, line, self.size.width, grey=self.grey)
+        return strip(self, line, self.scrollable_content_region.width, grey=self.grey)
