@@ -139,6 +139,8 @@ class Measuring:
                 samples.setdefault(name, []).append(got)
                 late = f"requests were sent {got['late p99']:.1f} ms late (p99)"
                 print(f"  {name}: {time.monotonic() - begun:.0f} s, {late}", file=sys.stderr)
+        if not samples:
+            sys.exit("nothing is left to measure")
         return {name: summary(each) for name, each in samples.items()}
 
 

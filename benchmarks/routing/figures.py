@@ -75,8 +75,8 @@ def _part(values: list[float], share: float) -> float:
 
 
 def _spread(counts: Sequence[Counts]) -> Figures:
-    every = sum(each.finished for each in counts) or 1.0
-    return {f"server {n} %": 100 * each.finished / every for n, each in enumerate(counts, 1)}
+    every = sum(each.made for each in counts) or 1.0
+    return {f"server {n} %": 100 * each.made / every for n, each in enumerate(counts, 1)}
 
 
 def _phases(calls: Sequence[Call], window: Window) -> Figures:
@@ -130,7 +130,7 @@ def table(results: Mapping[str, Summary]) -> str:
     """Return the medians of some contestants as lines; times are in milliseconds."""
     first = next(iter(results.values()))
     columns = [*_COLUMNS, *(column for column in _PHASES if column[0] in first)]
-    rows = [["", *(head for _, head, _ in columns), "share of each server"]]
+    rows = [["", *(head for _, head, _ in columns), "tokens made by each server, %"]]
     for name, each in results.items():
         cells = [f"{each[key]['median']:,.{digits}f}" for key, _, digits in columns]
         rows.append([name, *cells, _shares(each)])
