@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 _ANY = "*"
 # What a page may read of an answer, beside what every page may.
-_EXPOSED = "x-request-id, x-router-backend, x-router-attempts, retry-after"
+_EXPOSED = "x-request-id, x-router-backend, x-router-attempts, x-router-reason, retry-after"
 _METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE"
 # Seconds that a browser may go by what a preflight said.
 _MAX_AGE = "600"

@@ -8,6 +8,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from mvllm_router import assembly
@@ -24,8 +25,7 @@ from mvllm_router.files import most_connections, raise_limit
 from mvllm_router.front.front import Front
 from mvllm_router.launch.plan import Plan
 from mvllm_router.launch.supervisor import Supervisor, journals_folder
-from mvllm_router.policies import Policy
-from mvllm_router.policies import make as make_policy
+from mvllm_router.policies import Policies
 from mvllm_router.pool import Pool
 from mvllm_router.pool.stats import NOTE_EVERY
 from mvllm_router.proxy.dispatch import Dispatch
@@ -43,6 +43,8 @@ _HANDSHAKE = 10.0
 _SILENCE_TICK = 1.0
 # The same while requests wait: a backend that rested may have room for them by now.
 _QUEUE_TICK = 0.1
+# Seconds between looks at what traffic shows of the servers.
+_LEARN_TICK = 1.0
 # Seconds between looks at whether the last request has finished.
 _DRAIN_TICK = 0.05
 # So many of these are left for what is ended to tell its clients.
@@ -79,9 +81,10 @@ class Router:
             assembly.health_rules(settings),
             assembly.circuit_rules(settings),
             enforce_capacity=queue_rules.caps,
+            learns=settings.learn,
         )
         self.live = Live(config, self.pool.events, self._adopt, reread)
-        self.dispatch = Dispatch(self.pool, make_policy(settings.policy), queue_rules)
+        self.dispatch = Dispatch(self.pool, Policies(settings.policy), queue_rules)
         self.relay = Relay(self.pool, self.dispatch, assembly.limits(settings))
         self.app = App(
             self.pool,
@@ -136,6 +139,7 @@ class Router:
         await self.watches.follow(self.config.settings)
         self._tasks.append(spawn(repeat(self._watch_silence), "silence"))
         self._tasks.append(spawn(repeat(self._note_counts), "counts of the last minute"))
+        self._tasks.append(spawn(repeat(self._learn), "what traffic shows"))
         self.certificates = CertificateWatch(
             self._certificate, lambda: self.config.servers, self.live.reload, self.pool.events
         )
@@ -174,13 +178,17 @@ class Router:
     async def _watch_silence(self) -> float:
         limits = self.relay.limits
         self.relay.check_silence()
-        self.dispatch.hand_over()
+        self.dispatch.look()
         header_timeout = self.config.settings.header_timeout
         self.front.look(limits.request_timeout, header_timeout)
         shortest = min(
             limits.request_timeout, limits.first_byte_timeout or _SILENCE_TICK, header_timeout
         )
         return min(_QUEUE_TICK if self.dispatch.waiting else _SILENCE_TICK, shortest / 4)
+
+    async def _learn(self) -> float:
+        self.pool.learning.look()
+        return _LEARN_TICK
 
     async def _note_counts(self) -> float:
         for backend in self.pool.backends.values():
@@ -195,7 +203,7 @@ class Router:
         Raises:
             ValueError: its policy cannot be made; nothing has been changed.
         """
-        policy = make_policy(config.settings.policy) if "policy" in diff.live else None
+        policies = Policies(config.settings.policy, before=self.dispatch.policies)
         # Nothing from here on can fail: half a configuration would be worse than an old one.
         specs = {spec.name: spec for spec in config.servers}
         moved = [name for name, fields in diff.changed.items() if "url" in fields]
@@ -206,24 +214,23 @@ class Router:
         for name in diff.changed:
             if name not in moved:
                 self.pool.update(specs[name])
-        self._use(config.settings, policy)
+        self._use(config.settings, policies)
         self.app.gate.adopt(config)
         await self.watches.follow(config.settings)
 
     async def _follow_file(self) -> None:
         await self.live.reload()
 
-    def _use(self, settings: Settings, policy: Policy | None) -> None:
+    def _use(self, settings: Settings, policies: Policies) -> None:
         self.dispatch.rules = rules = assembly.queue_rules(settings)
         self.pool.adopt(
             assembly.health_rules(settings),
             assembly.circuit_rules(settings),
             enforce_capacity=rules.caps,
+            learns=settings.learn,
         )
-        if policy is not None:
-            self.dispatch.policy = policy
-            about = self.app.about
-            self.app.about = About(about.address, settings.policy, about.config_path, about.started)
+        self.dispatch.policies = policies
+        self.app.about = replace(self.app.about, policy=settings.policy)
         self.relay.limits = assembly.limits(settings)
         self.front.adopt(settings)
         self.relay.adopt(self.pool.backends)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from mvllm_router.config import Config, ServerSpec, Settings
+from mvllm_router.policies import Choice, Policy, Wish
 from mvllm_router.pool import Backend
 from mvllm_router.server import Router
 from mvllm_router.sim.engine import SimEngine
@@ -37,20 +38,20 @@ StartRouter = Callable[..., Awaitable[Router]]
 StartSim = Callable[..., Awaitable[SimEngine]]
 
 
-class Prefer:
+class Prefer(Policy):
     """A policy that takes one backend whenever it can be had."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def choose(self, candidates: Sequence[Backend], now: float) -> Backend:
-        return min(candidates, key=lambda backend: backend.name != self._name)
+    def choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:
+        return min(candidates, key=lambda backend: backend.name != self._name), "preferred"
 
 
 def prefer(router: Router, name: str) -> None:
     """Let `name` be up, and be tried before the others."""
     router.pool.health(router.pool.backends[name], lambda health: health.trust_again("test"))
-    router.dispatch.policy = Prefer(name)
+    router.dispatch.policies.use(router.config.settings.policy, Prefer(name))
 
 
 async def until(condition: Callable[[], bool], timeout: float = 10) -> None:

@@ -16,7 +16,7 @@ def test_a_named_origin_gets_a_permit_for_itself() -> None:
     assert permit.headers == {
         "access-control-allow-origin": PAGE,
         "access-control-expose-headers": (
-            "x-request-id, x-router-backend, x-router-attempts, retry-after"
+            "x-request-id, x-router-backend, x-router-attempts, x-router-reason, retry-after"
         ),
         "vary": "Origin",
     }

@@ -30,6 +30,7 @@ from mvllm_router.errors import BadRequest, NoBackend, NotFound, RouterError
 from mvllm_router.front.request import Request
 from mvllm_router.front.response import JSON, Response, error_response, json_response
 from mvllm_router.front.steps import in_task
+from mvllm_router.policies import Supposed
 from mvllm_router.pool import Pool
 from mvllm_router.pool.requests import CLIENT_LEFT, LONGEST
 from mvllm_router.proxy.ask import new_request_id
@@ -234,9 +235,7 @@ class App:
             raise BadRequest("`model` has to be a name.", param="model")
         if path is not None and not (isinstance(path, str) and relayed(path)):
             raise BadRequest("`path` is none that is relayed.", param="path")
-        return json_response(
-            explain_document(self.pool, self.relay.dispatch, self.settings.policy, model)
-        )
+        return json_response(explain_document(self.pool, self.relay.dispatch, Supposed(model)))
 
     async def _snapshot(self, asked: Asked) -> Response:
         document = snapshot_document(

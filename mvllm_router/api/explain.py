@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from mvllm_router.api.load_stats import tidy
+from mvllm_router.policies import Choice, Policy, Wish
 from mvllm_router.pool import Backend, Load, Pool
 from mvllm_router.proxy.dispatch import Dispatch
 
 
-def explain_document(
-    pool: Pool, dispatch: Dispatch, policy: str, model: str | None
-) -> dict[str, object]:
-    """Return where a request for `model` (None: it names none) would go, and what each server is.
-
-    `policy` is the name of the one that is used.
-    """
-    now = pool.monotonic()
+def explain_document(pool: Pool, dispatch: Dispatch, wish: Wish) -> dict[str, object]:
+    """Return where such a request would go, and what each server is."""
+    now, model = pool.monotonic(), wish.model
     choices = dispatch.choices(model)
-    chosen = _chosen(dispatch, choices, now)
+    policy = dispatch.policies.of(wish)
+    choice = policy.would_choose(choices, wish, now) if choices else None
+    chosen = choice[0] if choice else choices[0] if len(choices) == 1 else None
     loads = {backend: backend.load(now) for backend in pool.backends.values()}
     order = sorted(
         loads,
         key=lambda one: (one is not chosen, one not in choices, loads[one].score, one.name),
     )
-    why = _Why(pool, dispatch, model, choices, chosen, now)
+    why = _Why(pool, policy, model, choices, choice, now)
     return {
         "model": model,
-        "policy": policy,
+        "policy": dispatch.policies.name_of(wish),
         "chosen": chosen.name if chosen else None,
         "refused": "" if choices else dispatch.refusal(model).message,
         "candidates": [
@@ -39,17 +37,6 @@ def explain_document(
             for backend in order
         ],
     }
-
-
-def _chosen(dispatch: Dispatch, choices: list[Backend], now: float) -> Backend | None:
-    """Return the one that the policy would choose, where that is certain or as good as others."""
-    if not choices:
-        return None
-    if len(choices) == 1:
-        return choices[0]
-    would_choose = getattr(dispatch.policy, "would_choose", None)
-    found: Backend | None = would_choose(choices, now) if would_choose else None
-    return found
 
 
 def _figures(load: Load) -> dict[str, object]:
@@ -69,17 +56,18 @@ class _Why:
     def __init__(
         self,
         pool: Pool,
-        dispatch: Dispatch,
+        policy: Policy,
         model: str | None,
         choices: list[Backend],
-        chosen: Backend | None,
+        choice: Choice | None,
         now: float,
     ) -> None:
         self._pool = pool
-        self._policy = dispatch.policy
+        self._policy = policy
         self._model = model
         self._choices = choices
-        self._chosen = chosen
+        self._chosen: Backend | None = choice[0] if choice else None
+        self._reason = choice[1] if choice else ""
         self._now = now
 
     def of(self, backend: Backend) -> str:
@@ -92,21 +80,19 @@ class _Why:
     def _choice(self, backend: Backend) -> str:
         if len(self._choices) == 1:
             return "the only one that can be asked"
-        said = str(getattr(self._policy, "why", f"chosen by {type(self._policy).__name__}"))
         if self._chosen is None:
+            said = self._policy.why or f"chosen by {type(self._policy).__name__}"
             share = backend.capacity / sum(one.capacity for one in self._choices)
             return f"{said} ({share:.0%} of the capacity)"
-        same = self._policy_is_by_score and backend.kept_score == self._chosen.kept_score
+        by_score = self._policy.by_score
         if backend is self._chosen:
             ties = sum(one.kept_score == backend.kept_score for one in self._choices)
-            if self._policy_is_by_score and ties > 1:
-                return f"{said}, as {ties} have: one of them is drawn"
-            return said
-        return f"as good as {self._chosen.name}" if same else f"not {said}"
-
-    @property
-    def _policy_is_by_score(self) -> bool:
-        return getattr(self._policy, "by_score", False) is True
+            drawn = by_score and ties > 1
+            return (
+                f"{self._reason}, as {ties} have: one of them is drawn" if drawn else self._reason
+            )
+        is_same = by_score and backend.kept_score == self._chosen.kept_score
+        return f"as good as {self._chosen.name}" if is_same else f"not {self._reason}"
 
     def _trouble(self, backend: Backend) -> str:
         """Return why a server is not well; "" for one that is."""

@@ -60,12 +60,11 @@ def _request(number: int, ended: Ended, offset: float) -> Mapping[str, object]:
 
 def _why(ended: Ended, attempts: int) -> str:
     """Say in a phrase why that server was chosen; "" where none answered."""
-    if not ended.answered:
+    if ended.why is None:
         return ""
     if attempts > len(ended.tried):
         return "asked again: no other has the model"
-    chosen = str(getattr(ended.policy, "why", f"chosen by {type(ended.policy).__name__}"))
     if attempts == 1:
-        return chosen
+        return ended.why
     failed = "1 attempt" if attempts == 2 else f"{attempts - 1} attempts"
-    return f"{chosen}, of those left after {failed}"
+    return f"{ended.why}, of those left after {failed}"

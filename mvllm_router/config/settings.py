@@ -186,6 +186,11 @@ class Settings:
         "enforce_capacity on.",
         minimum=0,
     )
+    learn: bool = _setting(
+        True,
+        "Whether the router finds out from the traffic how many requests each server runs at once, "
+        "and how fast it is.",
+    )
     queue_timeout: float = _seconds(60.0, "Longest that a request waits in the router.")
     hide_upstream_errors: bool = _setting(
         False, "Whether clients get a plain text in place of what a server says when it fails."

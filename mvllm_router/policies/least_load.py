@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from mvllm_router.policies.base import Choice, Policy, Wish
 from mvllm_router.pool import Backend
 
 # Candidates of which all are compared, and a tie is broken evenly. Of more, an idle one is looked
@@ -13,7 +14,7 @@ _FEW = 32
 _PROBES = 4
 
 
-class LeastLoad:
+class LeastLoad(Policy):
     """Choose by (running + 0.5 * waiting) / capacity.
 
     The lowest score is under 0.5 whenever any is, so that servers with free places are
@@ -27,20 +28,24 @@ class LeastLoad:
         """`random_share` gives numbers from 0 up to but not including 1."""
         self._random = random_share
 
-    def choose(self, candidates: Sequence[Backend], now: float) -> Backend:
+    def choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:
+        return self.least(candidates), self.why
+
+    def would_choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:
+        """Return one that could be chosen: the first of those with the lowest score."""
+        return min(candidates, key=lambda backend: backend.kept_score), self.why
+
+    def least(self, candidates: Sequence[Backend]) -> Backend:
+        """Return one of those with the lowest score."""
         count = len(candidates)
         if count == 1:
             return candidates[0]
-        if count <= _FEW:
-            scores = [backend.kept_score for backend in candidates]
-            lowest = min(scores)
-            tied = [n for n, score in enumerate(scores) if score == lowest]
-            return candidates[tied[int(self._random() * len(tied))]]
-        return self._of_many(candidates, count)
-
-    def would_choose(self, candidates: Sequence[Backend], now: float) -> Backend:
-        """Return one that could be chosen: the first of those with the lowest score."""
-        return min(candidates, key=lambda backend: backend.kept_score)
+        if count > _FEW:
+            return self._of_many(candidates, count)
+        scores = [backend.kept_score for backend in candidates]
+        lowest = min(scores)
+        tied = [n for n, score in enumerate(scores) if score == lowest]
+        return candidates[tied[int(self._random() * len(tied))]]
 
     def _of_many(self, candidates: Sequence[Backend], count: int) -> Backend:
         for _ in range(_PROBES):

@@ -3,8 +3,9 @@
 from mvllm_router.pool.backend import Backend, ModelCard
 from mvllm_router.pool.circuit import Circuit, CircuitRules, CircuitState
 from mvllm_router.pool.health import Health, HealthRules, State
+from mvllm_router.pool.lease import Lease
 from mvllm_router.pool.load import Load, Sample, Scrape, estimate
-from mvllm_router.pool.pool import Lease, Pool
+from mvllm_router.pool.pool import Pool
 
 __all__ = [
     "Backend",

@@ -10,6 +10,7 @@ from typing import Any
 from mvllm_router.config import ServerSpec
 from mvllm_router.pool.circuit import Circuit
 from mvllm_router.pool.health import Health, State
+from mvllm_router.pool.learned import Places, Speed
 from mvllm_router.pool.load import Load, Scrape, estimate
 from mvllm_router.pool.rest import Rest
 from mvllm_router.pool.stats import BackendStats
@@ -37,12 +38,12 @@ class Backend:
     """
 
     __slots__ = (
-        "_default_capacity",
         "absence",
         "capacity",
         "cards",
         "cards_at",
         "circuit",
+        "default_capacity",
         "draining",
         "engine",
         "engine_version",
@@ -53,12 +54,18 @@ class Backend:
         "last_byte",
         "most",
         "one_at_a_time",
+        "open_for",
+        "places",
+        "producing",
         "removed",
         "rest",
         "scrape",
         "scrape_expires",
+        "seen_capacity",
+        "share",
         "slots",
         "spec",
+        "speed",
         "stats",
         "told_capacity",
         "turned_at",
@@ -74,14 +81,21 @@ class Backend:
         self.stats = BackendStats()
         self.engine = spec.engine  # "auto" until it has been recognised
         self.engine_version: str | None = None  # as the engine tells it
-        self._default_capacity = default_capacity
+        self.default_capacity = default_capacity
+        self.seen_capacity = 0  # 0: not known
         self.told_capacity: int | None = None  # what the engine said it can run at once
         self.slots = 1  # requests it runs at once
         self.capacity = 1.0  # the same, scaled by its weight; above 0
         self.most = inf  # requests that it may get at once
+        self.places = Places()
+        self.speed = Speed()
+        self.share = 1.0  # of the speed of the fastest that has a model in common with it
+        # Requests that it would begin at once; one more would wait. At most `most`.
+        self.open_for = inf
         self.size()
         self.one_at_a_time = False  # a second request would harm the first
         self.in_flight = 0
+        self.producing = 0  # streams in flight that have begun
         self.scrape: Scrape | None = None
         self.scrape_expires = 0.0  # monotonic seconds
         # `score` as of the last thing that changed it: policies compare hundreds of them.
@@ -115,14 +129,28 @@ class Backend:
             self.told_capacity = self.engine_version = None
         self.engine = engine
 
-    def size(self, *, default: int | None = None, told: int | None = None) -> None:
-        """Work out the capacity again: the file's figure, the engine's own, or a default."""
-        self._default_capacity = default or self._default_capacity
+    def size(
+        self, *, default: int | None = None, told: int | None = None, seen: int | None = None
+    ) -> None:
+        """Work out the capacity again: the file's figure, the engine's, what was seen, a default.
+
+        Args:
+            default: that of its engine.
+            told: what the engine says.
+            seen: what traffic shows; 0 when that is not to count.
+        """
+        self.default_capacity = default or self.default_capacity
         self.told_capacity = told or self.told_capacity
-        self.slots = (
-            self.spec.max_concurrent_requests or self.told_capacity or self._default_capacity
-        )
+        self.seen_capacity = self.seen_capacity if seen is None else seen
+        given = self.spec.max_concurrent_requests or self.told_capacity
+        self.places.assume(given or 0)
+        self.slots = given or self.seen_capacity or self.default_capacity
         self.capacity = self.slots * self.spec.weight
+
+    def unlearn(self) -> None:
+        """Let go of what traffic showed: it may be another server by now."""
+        self.places, self.speed, self.share = Places(), Speed(), 1.0
+        self.size(seen=0)
 
     def cap(self, *, enforce: bool) -> None:
         """Settle how many requests it may get at once; call it when what it depends on changes."""
@@ -130,6 +158,13 @@ class Backend:
             self.most = 1
         else:
             self.most = self.slots if enforce else inf
+
+    def reopen(self, now: float, *, learns: bool) -> None:
+        """Settle how many requests it would begin at once; its own figures have to be fresh."""
+        self.open_for = self.most
+        if learns and self.scrape is not None and now < self.scrape_expires:
+            left = self.places.open_for - self.scrape.others
+            self.open_for = min(self.most, max(1.0, left))
 
     @property
     def is_up(self) -> bool:
@@ -169,15 +204,15 @@ class Backend:
     def load(self, now: float) -> Load:
         """Return the load at `now` (monotonic seconds), leaving out a stale scrape."""
         scrape = self.scrape if now < self.scrape_expires else None
-        return estimate(self.in_flight, self.capacity, scrape)
+        return estimate(self.in_flight, self.capacity, scrape, self.share)
 
     def score(self, now: float) -> float:
         """Return `load(now).score`, without making the object: this runs with each lease."""
         scrape = self.scrape
         if scrape is None or now >= self.scrape_expires:
-            return self.in_flight / self.capacity
+            return self.in_flight / (self.capacity * self.share)
         load = scrape.others + self.in_flight
-        return (load - 0.5 * min(scrape.waiting, load)) / self.capacity
+        return (load - 0.5 * min(scrape.waiting, load)) / (self.capacity * self.share)
 
     def rescore(self, now: float) -> None:
         """Work the kept score out again: something that it depends on has changed."""

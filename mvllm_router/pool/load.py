@@ -39,19 +39,23 @@ class Scrape:
 
 
 class Load(NamedTuple):
-    """Requests on a backend now: those that run, those that wait, and what it can run."""
+    """Requests on a backend now: those that run, those that wait, and what it can run.
+
+    `share` is how fast it is beside the fastest, from 0 to 1.
+    """
 
     running: float
     waiting: float
     capacity: float
+    share: float = 1.0
 
     @property
     def score(self) -> float:
-        """(running + 0.5 * waiting) / capacity; the lowest is chosen."""
-        return (self.running + 0.5 * self.waiting) / self.capacity
+        """(running + 0.5 * waiting) / (capacity * share); the lowest is chosen."""
+        return (self.running + 0.5 * self.waiting) / (self.capacity * self.share)
 
 
-def estimate(in_flight: int, capacity: float, scrape: Scrape | None) -> Load:
+def estimate(in_flight: int, capacity: float, scrape: Scrape | None, share: float = 1.0) -> Load:
     """Combine the router's own exact count with what a scrape adds to it.
 
     Scraped figures lag by seconds, so the own count decides and the scrape only tells
@@ -66,9 +70,10 @@ def estimate(in_flight: int, capacity: float, scrape: Scrape | None) -> Load:
         in_flight: requests that this router has on the backend now.
         capacity: requests that it runs at once, above 0.
         scrape: the newest scrape, or None when there is none that still counts.
+        share: how fast it is beside the fastest, above 0 up to 1.
     """
     if scrape is None:
-        return Load(float(in_flight), 0.0, capacity)
+        return Load(float(in_flight), 0.0, capacity, share)
     load = scrape.others + in_flight
     waiting = min(scrape.waiting, load)
-    return Load(load - waiting, waiting, capacity)
+    return Load(load - waiting, waiting, capacity, share)

@@ -13,6 +13,8 @@ from mvllm_router.pool.backend import Absence, Backend, ModelCard
 from mvllm_router.pool.circuit import Circuit, CircuitRules
 from mvllm_router.pool.events import Events
 from mvllm_router.pool.health import Health, HealthRules, State
+from mvllm_router.pool.learning import Learning
+from mvllm_router.pool.lease import Lease
 from mvllm_router.pool.load import STALE_AFTER_INTERVALS, Sample, Scrape
 from mvllm_router.pool.requests import Requests
 from mvllm_router.pool.stats import RouterStats
@@ -25,36 +27,6 @@ _NAMED = 20
 _SAY_AGAIN = 10.0
 
 
-class Lease:
-    """One request on one backend. Whoever takes a lease releases it, on every path."""
-
-    __slots__ = ("_pool", "backend", "began", "is_trial", "released")
-
-    def __init__(self, pool: Pool, backend: Backend, now: float) -> None:
-        self._pool = pool
-        self.backend = backend
-        self.began = now  # monotonic seconds
-        self.released = False
-        backend.in_flight += 1
-        backend.rescore(now)
-        circuit = backend.circuit
-        self.is_trial = not circuit.is_closed and circuit.lets_through(now)
-        if self.is_trial:
-            circuit.begin_trial()
-
-    def release(self) -> None:
-        """Give the place back; a second call does nothing."""
-        if self.released:
-            return
-        self.released = True
-        backend, pool = self.backend, self._pool
-        backend.in_flight -= 1
-        backend.rescore(pool.monotonic())
-        if self.is_trial:
-            backend.circuit.end_trial(self.began)
-        pool.on_release(backend)
-
-
 class Pool:
     """The backends by name, and an index from model name to those that serve it."""
 
@@ -64,13 +36,24 @@ class Pool:
         circuit_rules: CircuitRules | None = None,
         *,
         enforce_capacity: bool = False,
+        learns: bool = True,
         monotonic: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """Make an empty pool; the two clocks are for tests to replace."""
+        """Make an empty pool.
+
+        Args:
+            rules: when health checks take a backend out.
+            circuit_rules: when requests that fail leave one out.
+            enforce_capacity: none gets more requests than it can run at once.
+            learns: what traffic shows of them counts.
+            monotonic: a clock in seconds, for tests to replace.
+            wall: another, in seconds since the epoch.
+        """
         self.rules = rules or HealthRules()
         self.circuit_rules = circuit_rules or CircuitRules()
         self.enforce_capacity = enforce_capacity
+        self.learning = Learning(self, on=learns)
         self.monotonic = monotonic
         self.wall = wall
         self.backends: dict[str, Backend] = {}
@@ -78,6 +61,7 @@ class Pool:
         self.stats = RouterStats()
         self.requests = Requests()
         self.on_release: Callable[[Backend], None] = lambda _backend: None
+        self.on_remove: Callable[[Backend], None] = lambda _backend: None
         self.listeners: list[Callable[[], None]] = []  # called after each change
         self.some_are_capped = False  # some backend may get only so many requests at once
         self._by_model: dict[str | None, list[Backend]] = {}
@@ -111,6 +95,7 @@ class Pool:
         self._unwell.discard(backend)
         running = f", {backend.in_flight} requests still running" if backend.in_flight else ""
         self.events.add("removed", name, f"removed{running}")
+        self.on_remove(backend)
         self._changed()
         return backend
 
@@ -157,12 +142,18 @@ class Pool:
         backend.etag = f'"{self._epoch}-{self._tags}"'
 
     def adopt(
-        self, rules: HealthRules, circuit_rules: CircuitRules, *, enforce_capacity: bool
+        self,
+        rules: HealthRules,
+        circuit_rules: CircuitRules,
+        *,
+        enforce_capacity: bool,
+        learns: bool = True,
     ) -> None:
         """Go on under other rules."""
         self.rules = rules
         self.circuit_rules = circuit_rules
         self.enforce_capacity = enforce_capacity
+        self.learning.on = learns
         for backend in self.backends.values():
             backend.health.adopt(rules)
             backend.circuit.rules = circuit_rules
@@ -212,7 +203,10 @@ class Pool:
         backend.scrape = Scrape(sample, now, own)
         backend.scrape_expires = now + STALE_AFTER_INTERVALS * interval
         backend.rescore(now)
+        self.learning.scraped(backend, sample, now)
         self._first_expires = min(self._first_expires, backend.scrape_expires)
+
+    # --- how they are
 
     def health(self, backend: Backend, what: Callable[[Health], None]) -> None:
         """Apply one observation to a backend's health and record what changed by it."""
@@ -235,6 +229,7 @@ class Pool:
         if health.state is State.UP:  # it was away; what requests showed before is no more
             backend.circuit.reset(self.monotonic())
             backend.rest.end()
+            backend.unlearn()
 
     def is_absent(self, backend: Backend, absence: Absence) -> None:
         """Note that nobody listens at a backend's address, and why."""
@@ -287,13 +282,14 @@ class Pool:
 
     # --- who may take a request
 
-    def lease(self, backend: Backend) -> Lease:
+    def lease(self, backend: Backend, why: str = "") -> Lease:
+        """Take a place at a backend, which was chosen for the reason `why`."""
         now = self.monotonic()
         if backend.health.state is not State.UP or (
             backend in self._unwell and not backend.is_well(now)
         ):
             self._say_last_resort(backend, now)
-        return Lease(self, backend, now)
+        return Lease(self, backend, now, why)
 
     def _say_last_resort(self, backend: Backend, now: float) -> None:
         """Tell that the least bad server is asked; often it would be for each request."""
@@ -367,15 +363,18 @@ class Pool:
         self._first_expires = inf
         for backend in self.backends.values():
             backend.rescore(now)
+            backend.reopen(now, learns=self.learning.on)
             if backend.scrape_expires > now:
                 self._first_expires = min(self._first_expires, backend.scrape_expires)
 
     def _changed(self) -> None:
+        now = self.monotonic()
         self._by_model.clear()
         self._rescore()
         for backend in self.backends.values():
             backend.cap(enforce=self.enforce_capacity)
-        self.some_are_capped = any(b.most != inf for b in self.backends.values())
+            backend.reopen(now, learns=self.learning.on)
+        self.some_are_capped = any(b.open_for != inf for b in self.backends.values())
         for listener in self.listeners:
             listener()
 

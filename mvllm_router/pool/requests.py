@@ -23,8 +23,9 @@ class Ended(NamedTuple):
     """One request. Times are monotonic seconds.
 
     `failures` say for each attempt that gave no answer why; `tried` are the backends it was at,
-    each once. `policy` chose among them. `seconds_to_first` is set for a stream. `tokens` are those
-    of the prompt and of the answer, where the answer told them.
+    each once. `why` is why the one that answered was chosen; None where none did.
+    `seconds_to_first` is set for a stream. `tokens` are those of the prompt and of the answer,
+    where the answer told them.
     """
 
     arrived: float
@@ -38,7 +39,7 @@ class Ended(NamedTuple):
     client: str
     tried: Sequence[Backend]
     failures: Sequence[str]
-    policy: object
+    why: str | None
     seconds_to_first: float | None
     tokens: tuple[int, int] | None
     error: str
@@ -56,7 +57,7 @@ class Ended(NamedTuple):
     @property
     def answered(self) -> bool:
         """Whether what the client got is the answer of a backend."""
-        return self.policy is not None
+        return self.why is not None
 
 
 Kept = tuple[
@@ -71,7 +72,7 @@ Kept = tuple[
     str,
     Sequence[Backend],
     Sequence[str],
-    object,
+    "str | None",
     "float | None",
     "tuple[int, int] | None",
     str,

@@ -56,6 +56,14 @@ class Ask:
             is_head=request.method == "HEAD",
         )
 
+    @property
+    def body(self) -> bytes:
+        return self.request.body
+
+    def header(self, name: str) -> str:
+        """Return the value of a header by its name in small letters; "" where it has none."""
+        return self.request.fields.get(name, "")
+
     def leave_if_gone(self) -> None:
         """Stop here if the client has left.
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mvllm_router.errors import ModelNotFound, NoBackend, Overloaded, RouterError
-from mvllm_router.policies import Policy
+from mvllm_router.policies import Choice, Policies, Wish
 from mvllm_router.pool import Backend, Lease, Pool
 from mvllm_router.proxy.queue import Queue, Ticket
 
@@ -15,8 +15,11 @@ from mvllm_router.proxy.queue import Queue, Ticket
 RETRY_AFTER = 2
 # Model names listed in an error before it is cut short.
 _NAMED = 20
-# Requests that may wait for backends which take one at a time, where the file says nothing.
-_QUEUE_FOR_ONE = 1024
+# Requests that may wait where the file says nothing: for backends that take one at a time, and
+# where a backend would only let them wait itself.
+_QUEUE = 1024
+# Seconds for which a request is held back that a backend would take, but not begin.
+_LONGEST_HOLD = 5.0
 
 Waiter = Ticket["asyncio.Future[Lease]"]
 
@@ -36,8 +39,8 @@ class QueueRules:
 
     @property
     def limit(self) -> int:
-        """How many may wait; backends that take one at a time always have a queue."""
-        return self.max_queue if self.caps else _QUEUE_FOR_ONE
+        """How many may wait; where nothing is capped there is always a queue."""
+        return self.max_queue if self.caps else _QUEUE
 
 
 class Dispatch:
@@ -47,12 +50,13 @@ class Dispatch:
     later never overtakes, and nobody waits while there is a free place.
     """
 
-    def __init__(self, pool: Pool, policy: Policy, rules: QueueRules):
+    def __init__(self, pool: Pool, policies: Policies, rules: QueueRules):
         self.pool = pool
-        self.policy = policy
+        self.policies = policies
         self.rules = rules
         self._queue: Queue[asyncio.Future[Lease]] = Queue()
         pool.on_release = self._on_release
+        pool.on_remove = self._on_remove
         pool.listeners.append(self.hand_over)
 
     @property
@@ -61,12 +65,12 @@ class Dispatch:
 
     def lease_now(
         self,
-        model: str | None,
+        wish: Wish,
         tried: Collection[Backend] = (),
         *,
         again: Backend | None = None,
     ) -> Lease | None:
-        """Return a lease on the best backend for `model`; None where one has to `wait` for room.
+        """Return a lease on the best backend for `wish`; None where one has to `wait` for room.
 
         Args:
             tried: backends that this request has been at, and must not go to once more.
@@ -78,13 +82,13 @@ class Dispatch:
         """
         if self._queue.count:  # time alone may have made a place, and others came before
             self.hand_over()
-        candidates = self._candidates(model, tried)
+        candidates = self._candidates(wish.model, tried)
         if not candidates and again is not None and not (again.removed or again.draining):
             candidates = [again]
         if not candidates:
-            raise self._nobody(model)
-        backend = self._choose(candidates)
-        return self.pool.lease(backend) if backend else None
+            raise self._nobody(wish.model)
+        choice = self._choose(candidates, wish)
+        return self.pool.lease(*choice) if choice else None
 
     def another(self, model: str | None, tried: Collection[Backend], *, well: bool) -> bool:
         """Tell whether some backend that has not been tried could be asked.
@@ -97,7 +101,7 @@ class Dispatch:
 
     def choices(self, model: str | None) -> list[Backend]:
         """Return those among which the policy would choose now. It takes nothing."""
-        return [one for one in self._candidates(model, ()) if one.has_room]
+        return list(self._open(self._candidates(model, ())))
 
     def refusal(self, model: str | None) -> RouterError:
         """Return what a request for `model` is told that finds no `choices` now, or has to wait."""
@@ -121,13 +125,22 @@ class Dispatch:
                 return left
         return ()
 
-    def _choose(self, candidates: Sequence[Backend]) -> Backend | None:
-        """Return a backend, or None when all are full."""
+    def _choose(self, candidates: Sequence[Backend], wish: Wish) -> Choice | None:
+        """Return a backend and why, or None when none would begin it at once."""
         if self.pool.some_are_capped:
-            candidates = [backend for backend in candidates if backend.has_room]
+            candidates = self._open(candidates)
             if not candidates:
                 return None
-        return self.policy.choose(candidates, self.pool.monotonic())
+        return self._pick(candidates, wish)
+
+    def _pick(self, candidates: Sequence[Backend], wish: Wish) -> Choice:
+        return self.policies.of(wish).choose(candidates, wish, self.pool.monotonic())
+
+    def _open(self, candidates: Sequence[Backend]) -> Sequence[Backend]:
+        """Return those that would begin a request at once; without a queue, those with room."""
+        if self.rules.limit:
+            return [backend for backend in candidates if backend.in_flight < backend.open_for]
+        return [backend for backend in candidates if backend.has_room]
 
     def _nobody(self, model: str | None) -> ModelNotFound | NoBackend:
         there = self.pool.model_names()
@@ -141,8 +154,8 @@ class Dispatch:
 
     # --- waiting
 
-    async def wait(self, model: str | None, tried: Collection[Backend] = ()) -> Lease:
-        """Return a lease as soon as a backend for `model` has room that was not `tried`.
+    async def wait(self, wish: Wish, tried: Collection[Backend] = ()) -> Lease:
+        """Return a lease as soon as a backend for `wish` has room that was not `tried`.
 
         Where all of those that it could go to were, it may go to them once more.
 
@@ -150,19 +163,19 @@ class Dispatch:
             ModelNotFound, NoBackend: there is none any more, when its time is over.
             Overloaded: too many wait already, or no place came free in time.
         """
-        if not self._candidates(model, tried):
+        if not self._candidates(wish.model, tried):
             tried = ()
-        if self._queue.count >= self.rules.limit:
+        if self._queue.count >= self.rules.limit and not self._make_way():
             raise Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
         loop = asyncio.get_running_loop()
-        waiter = Waiter(model, tried, loop.create_future())
+        begun = self.pool.monotonic()
+        waiter = Waiter(wish, tried, loop.create_future(), begun)
         # Not `asyncio.wait_for`: before Python 3.12 it forgets that it was cancelled when a place
         # comes in the same moment, and a client that has left would keep it.
         deadline = loop.call_later(
             self.rules.timeout, self._tell_too_late, waiter, self.rules.timeout
         )
         self._queue.join(waiter)
-        begun = self.pool.monotonic()
         try:
             return await waiter.tell
         except asyncio.CancelledError:
@@ -174,7 +187,7 @@ class Dispatch:
             self.pool.stats.queued.observe(self.pool.monotonic() - begun)
 
     def _tell_too_late(self, waiter: Waiter, seconds: float) -> None:
-        if waiter.tell.done():
+        if waiter.tell.done() or self._let_go(waiter):
             return
         if self._candidates(waiter.model, waiter.tried):
             text = f"No server had room within {seconds:g} s."
@@ -188,29 +201,58 @@ class Dispatch:
             if not waiter.tell.done():
                 waiter.tell.set_exception(error)
 
+    def _on_remove(self, backend: Backend) -> None:
+        self.policies.forget(backend)
+
     def _on_release(self, backend: Backend) -> None:
         if self._queue.count:
             self.hand_over()
 
-    def hand_over(self) -> None:
-        """Give free places to those that wait.
+    def look(self) -> None:
+        """See to those that wait; called from time to time.
 
-        Called when a place comes free, when the pool changes, and from time to time, since
-        rests and circuits end by themselves.
+        Rests and circuits end by themselves, a server may run more by now than it was seen to, and
+        nobody is held back for ever.
         """
+        if not self._queue.count:
+            return
+        self.pool.learning.try_more()
+        self.hand_over()
+        held_since = self.pool.monotonic() - _LONGEST_HOLD
+        while any(
+            waiter.since <= held_since and self._let_go(waiter)
+            for waiter in self._queue.first_of_each_kind()
+        ):
+            pass
+
+    def hand_over(self) -> None:
+        """Give free places to those that wait; called when one comes free or the pool changes."""
         while any(self._serve(waiter) for waiter in self._queue.first_of_each_kind()):
             pass
 
+    def _make_way(self) -> bool:
+        """Let one that waits go on to a backend that will let it wait; tell whether one could."""
+        return any(self._let_go(waiter) for waiter in self._queue.first_of_each_kind())
+
+    def _let_go(self, waiter: Waiter) -> bool:
+        """Hold `waiter` back no longer: a backend with room may let it wait as well."""
+        candidates = self._candidates(waiter.model, waiter.tried)
+        return self._place(waiter, [backend for backend in candidates if backend.has_room])
+
     def _serve(self, waiter: Waiter) -> bool:
         """Give `waiter` a place; return False if there is none for it."""
+        candidates = self._candidates(waiter.model, waiter.tried)
+        return self._place(waiter, self._open(candidates))
+
+    def _place(self, waiter: Waiter, candidates: Sequence[Backend]) -> bool:
+        """Give `waiter` a place at one of `candidates`, if there are any; tell whether it left."""
         if waiter.tell.done():  # it gave up in this very moment
             return self._queue.leave(waiter)
-        candidates = self._candidates(waiter.model, waiter.tried)
-        backend = self._choose(candidates) if candidates else None
-        if backend is None:
+        if not candidates:
             return False
+        choice = self._pick(candidates, waiter.wish)
         self._queue.leave(waiter)
-        waiter.tell.set_result(self.pool.lease(backend))
+        waiter.tell.set_result(self.pool.lease(*choice))
         return True
 
 

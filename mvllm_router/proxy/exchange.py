@@ -71,7 +71,7 @@ class Request(Protocol):
     def may_move(self, trouble: Trouble, asked: float | None) -> bool:
         """Tell whether another attempt will be made; `asked` is the server's retry-after."""
 
-    def commit(self, *, good: bool) -> None:
+    def commit(self, *, good: bool, is_stream: bool) -> None:
         """Learn that an answer begins to go out, a good one or not: no other attempt follows."""
 
 
@@ -240,7 +240,7 @@ class Exchange(Signal[Outcome]):
         """Begin to pass the answer on; from here there is no way back."""
         status = head.status
         good = self._trouble[0] is None and (status < 500 or status == NOT_IMPLEMENTED)
-        self._request.commit(good=good)
+        self._request.commit(good=good, is_stream=is_stream)
         self.passing = True
         self._held.clear()
         if self._hide_errors and head.status >= 500:

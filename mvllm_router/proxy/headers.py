@@ -63,6 +63,7 @@ _NOT_TO_CLIENTS = (
         b"x-request-id",
         b"x-router-backend",
         b"x-router-attempts",
+        b"x-router-reason",
     }
 )
 _NOT_IN_STREAMS = _NOT_TO_CLIENTS | {b"x-accel-buffering", b"cache-control"}

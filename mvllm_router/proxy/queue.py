@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
+from mvllm_router.policies import Wish
 from mvllm_router.pool import Backend
 
 T = TypeVar("T")
@@ -15,15 +16,18 @@ Kind = tuple["str | None", frozenset[Backend]]
 
 
 class Ticket(Generic[T]):
-    """One request that waits: for which model, where it has been, and how to tell it.
+    """One request that waits: what it wishes, where it has been, and how to tell it.
 
-    `number` is its place in the order of arrival; the queue gives it.
+    It waits `since` (monotonic seconds). `number` is its place in the order of arrival; the queue
+    gives it.
     """
 
-    __slots__ = ("kind", "number", "tell")
+    __slots__ = ("kind", "number", "since", "tell", "wish")
 
-    def __init__(self, model: str | None, tried: Iterable[Backend], tell: T) -> None:
-        self.kind: Kind = (model, frozenset(tried))
+    def __init__(self, wish: Wish, tried: Iterable[Backend], tell: T, since: float) -> None:
+        self.wish = wish
+        self.since = since
+        self.kind: Kind = (wish.model, frozenset(tried))
         self.tell = tell
         self.number = 0
 

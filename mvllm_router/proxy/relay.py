@@ -55,16 +55,23 @@ class Serving(Attempts):
         self.pool = dispatch.pool
         self.lease: Lease | None = None
 
+    @property
+    def why(self) -> str:
+        """Why the backend that is asked was chosen, in a phrase."""
+        return self.lease.why if self.lease is not None else ""
+
     def may_move(self, trouble: Trouble, asked: float | None) -> bool:
         return self.may_go_on(trouble, asked)
 
-    def commit(self, *, good: bool) -> None:
+    def commit(self, *, good: bool, is_stream: bool) -> None:
         """Let a trial succeed as its answer begins: a stream may go on for minutes.
 
         Other answers are counted as they end, since they may break off before.
         """
         self.ask.request.release()
         lease = self.lease
+        if is_stream and lease is not None:
+            lease.begins()
         if good and lease is not None and not lease.backend.circuit.is_closed:
             self.pool.request_succeeded(lease.backend, lease.began)
 
@@ -132,17 +139,17 @@ class Relay:
         if await happens(self._stopping, seconds):
             raise _stopped()
 
-    def _lease_now(self, attempts: Attempts) -> Lease | None:
+    def _lease_now(self, attempts: Serving) -> Lease | None:
         try:
-            return self.dispatch.lease_now(attempts.model, attempts.tried, again=attempts.again)
+            return self.dispatch.lease_now(attempts.ask, attempts.tried, again=attempts.again)
         except (NoBackend, ModelNotFound):
             if attempts.failures:  # the others went while this one failed
                 raise _all_failed(attempts) from None
             raise
 
-    async def _wait(self, attempts: Attempts) -> Lease:
+    async def _wait(self, attempts: Serving) -> Lease:
         try:
-            return await self.dispatch.wait(attempts.model, attempts.tried)
+            return await self.dispatch.wait(attempts.ask, attempts.tried)
         except (NoBackend, ModelNotFound):
             if attempts.failures:
                 raise _all_failed(attempts) from None
@@ -196,10 +203,11 @@ class Relay:
     def _exchange(self, attempts: Serving, backend: Backend, connections: Connections) -> Exchange:
         ask = attempts.ask
         request, permit = ask.request, ask.request.permit
-        own_lines = b"x-request-id: %b\r\n%bx-router-attempts: %d\r\n" % (
+        own_lines = b"x-request-id: %b\r\n%bx-router-attempts: %d\r\nx-router-reason: %b\r\n" % (
             request.id.encode("latin-1"),
             connections.name_line,
             attempts.count,
+            attempts.why.encode("latin-1", "replace"),
         )
         return Exchange(
             ask.client,
@@ -253,7 +261,7 @@ class Relay:
         elif outcome.result is Result.ANSWERED:
             pool.request_succeeded(backend, lease.began)
 
-    def _finished(self, ask: Ask, exchange: Exchange, outcome: Outcome, attempts: Attempts) -> None:
+    def _finished(self, ask: Ask, exchange: Exchange, outcome: Outcome, attempts: Serving) -> None:
         assert exchange.head is not None
         backend, head, request = exchange.backend, exchange.head, ask.request
         now = time.monotonic()
@@ -281,7 +289,7 @@ class Relay:
                 request.address,
                 attempts.tried,
                 attempts.failures,
-                self.dispatch.policy,
+                attempts.why,
                 exchange.ttft,
                 counted,
                 outcome.reason,

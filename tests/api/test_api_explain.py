@@ -12,14 +12,14 @@ from pool_kit import Clock, add_up, fail_checks, new_pool, open_circuit, refuse,
 from support import StartRouter, StartSim
 
 from mvllm_router.api.explain import explain_document
-from mvllm_router.policies import make
+from mvllm_router.policies import Choice, Policies, Policy, Supposed, Wish
 from mvllm_router.pool import Pool
 from mvllm_router.proxy.dispatch import Dispatch, QueueRules
 
 
 def explained(pool: Pool, model: str | None = "m", policy: str = "least_load") -> dict[str, Any]:
-    dispatch = Dispatch(pool, make(policy), QueueRules())
-    document = explain_document(pool, dispatch, policy, model)
+    dispatch = Dispatch(pool, Policies(policy), QueueRules())
+    document = explain_document(pool, dispatch, Supposed(model))
     read: dict[str, Any] = json.loads(json.dumps(document, allow_nan=False))
     return read
 
@@ -117,13 +117,14 @@ def test_round_robin_says_whose_turn_is_next_and_does_not_take_it() -> None:
     pool = new_pool()
     for name in "ab":
         add_up(pool, name, "m")
-    dispatch = Dispatch(pool, make("round_robin"), QueueRules())
+    dispatch = Dispatch(pool, Policies("round_robin"), QueueRules())
     for expected in "aabb"[::2]:
         for _ in range(3):
-            document = explain_document(pool, dispatch, "round_robin", "m")
+            document = explain_document(pool, dispatch, Supposed("m"))
             assert document["chosen"] == expected
         assert reasons(document)[expected] == "its turn"
-        chosen = dispatch.policy.choose(pool.candidates("m"), 0.0)
+        wish = Supposed("m")
+        chosen, _ = dispatch.policies.of(wish).choose(pool.candidates("m"), wish, 0.0)
         assert chosen.name == expected
 
 
@@ -137,14 +138,16 @@ def test_where_chance_decides_none_is_chosen_beforehand() -> None:
 
 
 def test_a_policy_of_somebody_else_need_not_explain_itself() -> None:
-    class Mine:
-        def choose(self, candidates: Any, now: float) -> Any:
+    class Mine(Policy):
+        def choose(self, candidates: Any, wish: Wish, now: float) -> Choice:
             raise AssertionError("it was asked to choose")
 
     pool = new_pool()
     for name in "ab":
         add_up(pool, name, "m")
-    document = explain_document(pool, Dispatch(pool, Mine(), QueueRules()), "mine", "m")
+    dispatch = Dispatch(pool, Policies(), QueueRules())
+    dispatch.policies.use("least_load", Mine())
+    document = explain_document(pool, dispatch, Supposed("m"))
     assert document["chosen"] is None
     assert reasons(document)["a"] == "chosen by Mine (50% of the capacity)"
 

@@ -45,6 +45,7 @@ DEFAULTS = {
     "enforce_capacity": False,
     "max_queue": 0,
     "hide_upstream_errors": False,
+    "learn": True,
     "queue_timeout": 60.0,
     "scrape_interval": 1.0,
     "health_check_interval": 10.0,

@@ -12,7 +12,7 @@ from mvllm_router.api.explain import explain_document
 from mvllm_router.api.requests import requests_document
 from mvllm_router.api.wanted import SERVER_KEYS
 from mvllm_router.config import Config, ServerSpec, Settings
-from mvllm_router.policies import make
+from mvllm_router.policies import Policies, Supposed
 from mvllm_router.pool.requests import Ended
 from mvllm_router.proxy.dispatch import Dispatch, QueueRules
 from mvllm_router.server import Router
@@ -86,8 +86,8 @@ def test_every_key_of_the_configuration_is_described() -> None:
 def test_every_key_of_an_explanation_is_described() -> None:
     pool = new_pool()
     add_up(pool, "a", "m")
-    dispatch = Dispatch(pool, make("least_load"), QueueRules())
-    document = explain_document(pool, dispatch, "least_load", "m")
+    dispatch = Dispatch(pool, Policies(), QueueRules())
+    document = explain_document(pool, dispatch, Supposed("m"))
     assert not missing(document, "POST /router/explain")
     (candidate,) = document["candidates"]  # type: ignore[misc]
     assert not missing(candidate, "POST /router/explain")

@@ -45,7 +45,7 @@ class Decides:
         self.asked.append(trouble)
         return self.moves
 
-    def commit(self, *, good: bool) -> None:
+    def commit(self, *, good: bool, is_stream: bool) -> None:
         self.commits += 1
 
 

@@ -9,18 +9,20 @@ from dataclasses import replace
 import pytest
 from pool_kit import Clock, add_up, new_pool, scraped
 
-from mvllm_router.policies import Policy
+from mvllm_router.policies import Policy, Supposed
 from mvllm_router.policies.least_load import LeastLoad
 from mvllm_router.policies.random_choice import RandomChoice
 from mvllm_router.policies.round_robin import RoundRobin
 from mvllm_router.pool import Lease, Pool
+
+WISH = Supposed("m")
 
 
 def place(pool: Pool, policy: Policy, count: int) -> tuple[Counter[str], list[Lease]]:
     """Send `count` requests that all stay; return how many each server got."""
     leases = []
     for _ in range(count):
-        backend = policy.choose(pool.candidates("m"), pool.monotonic())
+        backend = policy.choose(pool.candidates("m"), WISH, pool.monotonic())[0]
         leases.append(pool.lease(backend))
     return Counter(lease.backend.name for lease in leases), leases
 
@@ -95,8 +97,8 @@ def test_an_idle_server_beats_one_at_49_percent() -> None:
     idle = add_up(pool, "idle", "m", capacity=1)
     scraped(pool, big, running=49)
     for _ in range(20):
-        assert LeastLoad().choose([big, idle], pool.monotonic()) is idle
-        assert LeastLoad().choose([idle, big], pool.monotonic()) is idle
+        assert LeastLoad().choose([big, idle], WISH, pool.monotonic())[0] is idle
+        assert LeastLoad().choose([idle, big], WISH, pool.monotonic())[0] is idle
 
 
 def test_servers_under_half_are_preferred_to_the_others() -> None:
@@ -104,7 +106,7 @@ def test_servers_under_half_are_preferred_to_the_others() -> None:
     backends = [add_up(pool, f"s{number}", "m", capacity=100) for number in range(4)]
     for backend, running in zip(backends, (80, 51, 50, 49), strict=True):
         scraped(pool, backend, running=running)
-    assert LeastLoad().choose(backends, pool.monotonic()) is backends[3]
+    assert LeastLoad().choose(backends, WISH, pool.monotonic())[0] is backends[3]
 
 
 def test_a_queue_costs_half_a_request_each() -> None:
@@ -113,9 +115,9 @@ def test_a_queue_costs_half_a_request_each() -> None:
     running = add_up(pool, "running", "m", capacity=10)
     scraped(pool, queued, running=2, waiting=3)  # 3.5 of 10
     scraped(pool, running, running=4)
-    assert LeastLoad().choose([queued, running], pool.monotonic()) is queued
+    assert LeastLoad().choose([queued, running], WISH, pool.monotonic())[0] is queued
     scraped(pool, running, running=3)
-    assert LeastLoad().choose([queued, running], pool.monotonic()) is running
+    assert LeastLoad().choose([queued, running], WISH, pool.monotonic())[0] is running
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_ties_are_broken_by_the_draw(share: float, chosen: str) -> None:
     busy = add_up(pool, "busy", "m", capacity=4)
     pool.lease(busy)
     policy = LeastLoad(lambda: share)
-    assert policy.choose([busy, *backends], pool.monotonic()).name == chosen
+    assert policy.choose([busy, *backends], WISH, pool.monotonic())[0].name == chosen
 
 
 @pytest.mark.parametrize("count", [2, 3, 4])
@@ -136,7 +138,9 @@ def test_ties_reach_every_server_by_default(count: int) -> None:
     for number in range(count):
         add_up(pool, f"s{number}", "m", capacity=4)
     policy = LeastLoad()
-    chosen = {policy.choose(pool.candidates("m"), pool.monotonic()).name for _ in range(500)}
+    chosen = {
+        policy.choose(pool.candidates("m"), WISH, pool.monotonic())[0].name for _ in range(500)
+    }
     assert chosen == {f"s{number}" for number in range(count)}
 
 
@@ -189,7 +193,7 @@ def test_round_robin_takes_turns_whatever_the_load() -> None:
     add_up(pool, "b", "m", capacity=100)
     add_up(pool, "c", "m", capacity=10)
     policy = RoundRobin()
-    turns = [policy.choose(pool.candidates("m"), 0.0).name for _ in range(7)]
+    turns = [policy.choose(pool.candidates("m"), WISH, 0.0)[0].name for _ in range(7)]
     assert turns == ["a", "b", "c", "a", "b", "c", "a"]
 
 
@@ -198,9 +202,9 @@ def test_round_robin_goes_on_when_fewer_can_be_asked() -> None:
     backends = [add_up(pool, name, "m") for name in "abc"]
     policy = RoundRobin()
     for _ in range(2):
-        policy.choose(backends, 0.0)
-    assert policy.choose(backends[:1], 0.0).name == "a"
-    assert policy.choose(backends, 0.0).name == "a"
+        policy.choose(backends, WISH, 0.0)
+    assert policy.choose(backends[:1], WISH, 0.0)[0].name == "a"
+    assert policy.choose(backends, WISH, 0.0)[0].name == "a"
 
 
 def test_random_draws_by_capacity() -> None:
@@ -208,7 +212,7 @@ def test_random_draws_by_capacity() -> None:
     small = add_up(pool, "small", "m", capacity=1)
     big = add_up(pool, "big", "m", capacity=9, weight=2.0)
     policy = RandomChoice()
-    got = Counter(policy.choose([small, big], 0.0).name for _ in range(1900))
+    got = Counter(policy.choose([small, big], WISH, 0.0)[0].name for _ in range(1900))
     assert set(got) == {"small", "big"}
     assert got["big"] > 5 * got["small"]
 
@@ -218,4 +222,4 @@ def test_one_candidate_is_the_choice(make: Callable[[], Policy]) -> None:
     pool = new_pool()
     only = add_up(pool, "only", "m", capacity=1)
     pool.lease(only)
-    assert make().choose([only], pool.monotonic()) is only
+    assert make().choose([only], WISH, pool.monotonic())[0] is only

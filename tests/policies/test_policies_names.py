@@ -6,10 +6,9 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from mvllm_router import policies
 from mvllm_router.config import POLICY_PLUGINS
 from mvllm_router.config.settings import POLICY_NAMES
-from mvllm_router.policies import POLICIES, make
+from mvllm_router.policies import POLICIES, book, make
 from mvllm_router.policies.least_load import LeastLoad
 from mvllm_router.policies.round_robin import RoundRobin
 
@@ -37,7 +36,7 @@ def test_an_installed_policy_is_found_by_its_name(monkeypatch: pytest.MonkeyPatc
         asked.append(select)
         return [mine] if select == {"group": POLICY_PLUGINS, "name": "mine"} else []
 
-    monkeypatch.setattr(policies, "entry_points", entry_points)
+    monkeypatch.setattr(book, "entry_points", entry_points)
     assert isinstance(make("mine"), RoundRobin)
     assert isinstance(make("least_load"), LeastLoad)
     assert len(asked) == 1, "built-in names need no search through what is installed"

@@ -11,8 +11,8 @@ from mvllm_router.pool.requests import KEPT, Ended, Requests
 
 POOL = new_pool()
 A, B, C = (add_up(POOL, name) for name in "abc")
-POLICY = object()
-ENDED = Ended(1.0, 2.0, "id", "GET", "/", None, 200, "", "", [A], [], POLICY, None, None, "")
+WHY = "the lowest score"
+ENDED = Ended(1.0, 2.0, "id", "GET", "/", None, 200, "", "", [A], [], WHY, None, None, "")
 
 
 def numbers(ring: Requests, after: int, limit: int) -> list[int]:
@@ -46,13 +46,13 @@ def test_only_the_last_ones_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tried", "failures", "policy", "attempts"),
+    ("tried", "failures", "why", "attempts"),
     [
-        ([A], [], POLICY, "a:"),
-        ([A, B], ["reset"], POLICY, "a:reset b:"),
-        ([A, B, C], ["reset", "refused"], POLICY, "a:reset b:refused c:"),
-        ([A], ["busy", "busy"], POLICY, "a:busy a:busy a:"),
-        ([A, B], ["busy", "busy"], POLICY, "a:busy a:busy b:"),
+        ([A], [], WHY, "a:"),
+        ([A, B], ["reset"], WHY, "a:reset b:"),
+        ([A, B, C], ["reset", "refused"], WHY, "a:reset b:refused c:"),
+        ([A], ["busy", "busy"], WHY, "a:busy a:busy a:"),
+        ([A, B], ["busy", "busy"], WHY, "a:busy a:busy b:"),
         ([], [], None, ""),
         ([A], ["reset"], None, "a:reset"),
         ([A, B], ["reset", "refused"], None, "a:reset b:refused"),
@@ -62,8 +62,8 @@ def test_only_the_last_ones_are_kept() -> None:
     ],
 )
 def test_each_attempt_has_its_server_and_what_came_of_it(
-    tried: Sequence[object], failures: Sequence[str], policy: object, attempts: str
+    tried: Sequence[object], failures: Sequence[str], why: str | None, attempts: str
 ) -> None:
-    ended = ENDED._replace(tried=tried, failures=failures, policy=policy)  # type: ignore[arg-type]
+    ended = ENDED._replace(tried=tried, failures=failures, why=why)  # type: ignore[arg-type]
     said = " ".join(f"{backend.name}:{outcome}" for backend, outcome in ended.attempts)
     assert said == attempts

@@ -22,7 +22,7 @@ from pool_kit import (
 from support import until
 
 from mvllm_router.errors import ModelNotFound, NoBackend, Overloaded, RouterError
-from mvllm_router.policies import make
+from mvllm_router.policies import Policies, Supposed
 from mvllm_router.pool import Backend, Lease, Pool
 from mvllm_router.proxy.dispatch import RETRY_AFTER, Dispatch, QueueRules
 
@@ -34,7 +34,7 @@ class Bench:
         self.clock = Clock()
         self.pool: Pool = new_pool(self.clock, enforce=caps)
         rules = QueueRules(enforce_capacity=caps, max_queue=max_queue, timeout=timeout)
-        self.dispatch = Dispatch(self.pool, make("least_load"), rules)
+        self.dispatch = Dispatch(self.pool, Policies(), rules)
         self.tasks: list[asyncio.Task[Lease]] = []
         self.mishaps: list[dict[str, Any]] = []  # errors that nobody would see but the log
 
@@ -68,8 +68,9 @@ class Bench:
         return task
 
     async def _lease(self, model: str | None, tried: Sequence[Backend], **more: Any) -> Lease:
-        lease = self.dispatch.lease_now(model, tried, **more)
-        return lease or await self.dispatch.wait(model, tried)
+        wish = Supposed(model)
+        lease = self.dispatch.lease_now(wish, tried, **more)
+        return lease or await self.dispatch.wait(wish, tried)
 
     async def wait_for(self, count: int) -> None:
         """Wait until `count` are in the queue and all others have what they came for."""

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from pool_kit import Clock, QuietEvents, add_up, checked, new_pool, open_circuit, refuse
 
 from mvllm_router.errors import NoBackend, RouterError
-from mvllm_router.policies import make
+from mvllm_router.policies import Policies, Supposed
 from mvllm_router.pool import Backend, Lease, Pool
 from mvllm_router.proxy.budget import RetryBudget
 from mvllm_router.proxy.dispatch import Dispatch, QueueRules
@@ -39,7 +39,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     @rule(model=MODELS, tried=st.sets(st.integers(0, 1)))
     def join(self, model: str | None, tried: set[int]) -> None:
-        ticket = Ticket(model, [self.backends[number] for number in tried], len(self.waiting))
+        ticket = Ticket(
+            Supposed(model), [self.backends[number] for number in tried], len(self.waiting), 0.0
+        )
         self.queue.join(ticket)
         self.waiting.append(ticket)
 
@@ -181,6 +183,7 @@ class Asker:
         self, machine: DispatchMachine, model: str | None, tried: frozenset[Backend]
     ) -> None:
         self.kind = (model, tried)
+        self.wanted = (Supposed(model), tried)
         self.at = 0.0  # when it asked, in seconds
         self._machine = machine
         self.task = machine.loop.create_task(self._ask())
@@ -189,7 +192,7 @@ class Asker:
         self.at = self._machine.clock()
         self._machine.queue.left = None
         dispatch = self._machine.dispatch
-        lease = dispatch.lease_now(*self.kind) or await dispatch.wait(*self.kind)
+        lease = dispatch.lease_now(*self.wanted) or await dispatch.wait(*self.wanted)
         assert lease.backend not in self.kind[1], "it has been there"
         return lease
 
@@ -212,7 +215,7 @@ class DispatchMachine(RuleBasedStateMachine):
         self.pool: Pool = new_pool(self.clock, enforce=True)
         self.pool.events = QuietEvents()
         rules = QueueRules(enforce_capacity=True, max_queue=self.LIMIT, timeout=self.TIMEOUT)
-        self.dispatch = Dispatch(self.pool, make("round_robin"), rules)
+        self.dispatch = Dispatch(self.pool, Policies("round_robin"), rules)
         self.queue = self.dispatch._queue = WatchedQueue()
         self.askers: list[Asker] = []  # in the order in which they came
         self.leases: list[Lease] = []  # all that were ever given
@@ -220,7 +223,7 @@ class DispatchMachine(RuleBasedStateMachine):
         self._lease = self.pool.lease
         self.pool.lease = self.give  # type: ignore[method-assign]
 
-    def give(self, backend: Backend) -> Lease:
+    def give(self, backend: Backend, why: str = "") -> Lease:
         """Stand for `Pool.lease`: a place must be there, and nobody be before whoever gets it."""
         assert backend.has_room, "more than it can run"
         assert not backend.removed
@@ -230,7 +233,7 @@ class DispatchMachine(RuleBasedStateMachine):
             before = served is None or ticket.number < served.number
             if before and not ticket.tell.done():
                 assert backend not in self.open_to(ticket.model, ticket.tried), "overtaken"
-        lease = self._lease(backend)
+        lease = self._lease(backend, why)
         self.leases.append(lease)
         return lease
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import pytest
 from pool_kit import add_up, new_pool
 
+from mvllm_router.policies import Supposed
 from mvllm_router.pool import Backend
 from mvllm_router.proxy.queue import Queue, Ticket
 
@@ -16,7 +17,7 @@ A, B = add_up(_POOL, "a"), add_up(_POOL, "b")
 
 
 def ticket(tell: str, model: str | None = "m", tried: Iterable[Backend] = ()) -> Ticket[str]:
-    return Ticket(model, tried, tell)
+    return Ticket(Supposed(model), tried, tell, 0.0)
 
 
 def queue_of(*tickets: Ticket[str]) -> Queue[str]:

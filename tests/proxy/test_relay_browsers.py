@@ -42,7 +42,7 @@ def permits(page: str) -> dict[str, str]:
     return {
         "access-control-allow-origin": page,
         "access-control-expose-headers": (
-            "x-request-id, x-router-backend, x-router-attempts, retry-after"
+            "x-request-id, x-router-backend, x-router-attempts, x-router-reason, retry-after"
         ),
         "vary": "Origin",
     }

@@ -102,6 +102,7 @@ async def test_duplicate_headers_stay_and_hop_by_hop_ones_go_in_both_directions(
         assert head.count(b"x-router-backend") == 1
         assert b"x-router-backend: s0\r\n" in head
         assert b"x-router-attempts: 1\r\n" in head
+        assert b"x-router-reason: the lowest score\r\n" in head
 
 
 async def test_the_request_id_is_the_clients_or_a_new_one(start_router: StartRouter) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import Sequence
 
 import aiohttp
 import pytest
@@ -12,21 +13,22 @@ from support import StartRouter, StartSim, chat, until
 from wire import OK, SSE, Client, Scripted, Seen, answer, chunk, replies
 
 from mvllm_router.config import ServerSpec
+from mvllm_router.policies import Choice, Policy, Wish
 from mvllm_router.pool import Backend
 from mvllm_router.proxy.connection import Connection
 from mvllm_router.server import Router
 from mvllm_router.sim.faults import Fault
 
 
-class InOrder:
+class InOrder(Policy):
     """A policy that always takes the first candidate, so that tests know who is tried first."""
 
-    def choose(self, candidates: list[Backend], now: float) -> Backend:
-        return min(candidates, key=lambda backend: backend.name)
+    def choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:
+        return min(candidates, key=lambda backend: backend.name), "in order"
 
 
 def in_order(router: Router) -> Router:
-    router.dispatch.policy = InOrder()
+    router.dispatch.policies.use("least_load", InOrder())
     return router
 
 

@@ -33,8 +33,8 @@ async def test_a_capped_server_never_gets_more_than_it_can_run(
     most = {"s0": 0, "s1": 0}
     lease = router.pool.lease
 
-    def counting(backend):  # type: ignore[no-untyped-def]
-        taken = lease(backend)
+    def counting(backend, why):  # type: ignore[no-untyped-def]
+        taken = lease(backend, why)
         most[backend.name] = max(most[backend.name], backend.in_flight)
         return taken
 
@@ -58,11 +58,11 @@ async def test_without_a_queue_what_is_beyond_the_cap_is_a_429_with_retry_after(
     assert await asyncio.gather(*running) == [(200, "s0")] * 2
 
 
-async def test_by_default_nothing_is_capped_and_nobody_waits(
+async def test_without_learning_nothing_is_capped_by_default_and_nobody_waits(
     start_router: StartRouter, start_sim: StartSim, http: aiohttp.ClientSession
 ) -> None:
     engine = await start_sim(slots=100, tokens_per_second=50.0)
-    router = await start_router(spec(engine, "s0", 1))
+    router = await start_router(spec(engine, "s0", 1), learn=False)
     running = [asyncio.create_task(ask(http, router, max_tokens=10)) for _ in range(5)]
     await until(lambda: router.pool.backends["s0"].in_flight == 5)
     assert router.dispatch.waiting == 0

@@ -1,0 +1,67 @@
+"""What a policy is: it picks one of the candidates for a request, and says why."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from mvllm_router.pool import Backend
+
+
+class Wish(Protocol):
+    """What a policy may know of the request that it finds a backend for."""
+
+    @property
+    def model(self) -> str | None:
+        """The model that it names, if it does."""
+
+    @property
+    def body(self) -> bytes:
+        """Its whole body."""
+
+    def header(self, name: str) -> str:
+        """Return the value of a header by its name in small letters; "" where it has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Supposed:
+    """A wish without a request: what somebody asks about. Names of headers are in small letters."""
+
+    model: str | None = None
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def header(self, name: str) -> str:
+        return self.headers.get(name, "")
+
+
+# The backend, and a phrase that says why; one of few, for a header of each answer.
+Choice = tuple[Backend, str]
+
+
+class Policy(ABC):
+    """Picks a backend. Plain and synchronous: it runs once for every attempt."""
+
+    # What it goes by, in a phrase.
+    why = ""
+    # Whether those with the same score are equal to it.
+    by_score = False
+
+    @abstractmethod
+    def choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:
+        """Return one of `candidates` (never empty), which then gets the request, and why.
+
+        Args:
+            candidates: backends that can take it; what is not among them must not be returned.
+            wish: the request.
+            now: monotonic seconds.
+        """
+
+    def would_choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice | None:
+        """Return what `choose` would, and change nothing; None where chance decides."""
+        return None
+
+    def forget(self, backend: Backend) -> None:  # noqa: B027 - few keep anything
+        """Let go of what is kept about a backend that was removed."""

@@ -1,0 +1,186 @@
+"""What traffic shows of a server: how many requests it runs at once, and how fast it is.
+
+Nobody has to say it, and what somebody said may be wrong. Only what cannot be mistaken counts: a
+server that has requests waiting runs all it can, and one that answers so many at once can run so
+many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import inf
+
+from mvllm_router.pool.load import Sample
+from mvllm_router.pool.stats import BackendStats
+
+# A figure that is lower than this part of the limit is no sight of the limit: a server may have
+# requests waiting for a moment because it reads a long prompt.
+_AT_THE_LIMIT = 0.9
+# Where it is seen again and again, the limit comes down by this factor each time.
+_DOWN = 0.8
+# Sights of a limit that nobody told, before it is believed.
+_SIGHTS = 2
+# Seconds between two tries whether a server runs more than its limit. Each that finds nothing new
+# doubles them.
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 16.0
+
+# Gaps between the reads of streams that make a sample, and tokens of one that an engine tells.
+_GAPS, _TOKENS = 20, 20
+# Seconds. No model makes tokens faster; what looks like it is how fast they were passed on.
+_SHORTEST_GAP = 0.002
+# The weight of a new sample; there is one each second while requests are answered.
+_WEIGHT = 0.35
+# Seconds for which streams say more than the engine's own count.
+_STREAMS_COUNT = 10.0
+# Servers that differ by less are as fast as each other.
+_AS_FAST = 0.9
+
+
+class Places:
+    """How many requests a server runs at once.
+
+    `runs` is the most that it was seen to run, and the limit once `is_known`. Whether more would go
+    is tried from time to time while somebody waits, with one request more; with twice as many when
+    that went well.
+    """
+
+    __slots__ = ("_assumed", "_pause", "_sights", "_spare", "_step", "_tried", "_try_at", "runs")
+
+    def __init__(self) -> None:
+        self.runs = 0.0
+        self._assumed = 0
+        self._sights = 0
+        self._spare = 0  # requests beyond the limit that may be tried
+        self._step = 1  # how many will be tried next
+        self._tried = False
+        self._pause = _FIRST_PAUSE
+        self._try_at = 0.0  # monotonic seconds
+
+    @property
+    def is_known(self) -> bool:
+        return self._assumed > 0 or self._sights >= _SIGHTS
+
+    @property
+    def was_seen(self) -> bool:
+        """Whether it was seen, and not only told."""
+        return self._sights >= _SIGHTS
+
+    @property
+    def open_for(self) -> float:
+        """How many requests it would begin at once, tries included; inf while unknown."""
+        return round(self.runs) + self._spare if self.is_known else inf
+
+    def assume(self, count: int) -> None:
+        """Begin with what the file or the engine says."""
+        if count != self._assumed:
+            self._assumed = count
+            self.runs = float(count or self.runs)
+
+    def saw(self, running: float, waiting: float) -> None:
+        """Learn from what an engine says of itself."""
+        if waiting <= 0:
+            self.saw_running(running)
+        elif running >= _AT_THE_LIMIT * self.runs:
+            self.runs = max(1.0, running)
+            self._sights += 1
+            self._step = 1
+        else:
+            self.runs = max(1.0, running, _DOWN * self.runs)
+            self._step = 1
+
+    def saw_running(self, running: float) -> None:
+        """Learn that it runs so many at once, or more."""
+        if running <= self.runs:
+            return
+        self.runs = running
+        self._pause, self._try_at = _FIRST_PAUSE, 0.0
+        if self._tried:
+            self._step *= 2
+            self._tried = False
+
+    def may_try(self, now: float) -> bool:
+        """Open a place beyond the limit if it is time to; tell whether one was opened.
+
+        Asked while requests wait; `now` is in monotonic seconds.
+        """
+        if not self.is_known or now < self._try_at:
+            return False
+        self._spare, self._tried = self._step, True
+        self._try_at = now + self._pause
+        self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
+        return True
+
+    def took(self, in_flight: float) -> bool:
+        """Note that a request makes it `in_flight`; tell whether that was a try."""
+        if not self._spare or in_flight <= round(self.runs):
+            return False
+        self._spare -= 1
+        return True
+
+
+class Speed:
+    """How many tokens a second one request gets while a server answers it.
+
+    From the gaps between the reads of streams; where there are none, from how fast the engine's own
+    count of tokens grows, shared among the requests that it runs.
+    """
+
+    __slots__ = ("_gaps", "_seconds", "_streams_at", "_told", "tokens_per_second")
+
+    def __init__(self) -> None:
+        self.tokens_per_second: float | None = None
+        self._gaps, self._seconds = 0, 0.0  # as of the last sample
+        self._streams_at = -inf  # monotonic seconds
+        self._told: tuple[float, float, float] | None = None
+
+    @property
+    def found(self) -> float:
+        """The same; 0 while unknown."""
+        return self.tokens_per_second or 0.0
+
+    def look(self, stats: BackendStats, now: float) -> None:
+        """Learn from the streams since the last look that saw enough of them."""
+        between = stats.inter_token
+        if between.total == self._seconds:
+            return
+        gaps, seconds = between.count - self._gaps, between.total - self._seconds
+        if gaps < _GAPS:
+            return
+        self._gaps, self._seconds = between.count, between.total
+        self._streams_at = now
+        tokens_a_read = stats.tokens_out / stats.events if stats.events else 1.0
+        self._learn(tokens_a_read / max(_SHORTEST_GAP, seconds / gaps))
+
+    def told(self, sample: Sample, now: float) -> None:
+        """Learn from an engine's count of tokens."""
+        before, tokens, running = self._told, sample.generation_tokens, sample.running
+        if tokens is None or running is None:
+            return
+        if before is None or tokens < before[0] or not (running and before[1]):
+            self._told = tokens, running, now
+            return
+        if tokens - before[0] < _TOKENS:
+            return
+        self._told = tokens, running, now
+        if now - self._streams_at > _STREAMS_COUNT:
+            a_second = (tokens - before[0]) / (now - before[2])
+            self._learn(a_second / ((running + before[1]) / 2))
+
+    def _learn(self, found: float) -> None:
+        before = self.tokens_per_second
+        self.tokens_per_second = found if before is None else before + _WEIGHT * (found - before)
+
+
+def share_of_fastest(speeds: Iterable[tuple[frozenset[str] | None, float]]) -> list[float]:
+    """Return how fast servers are beside the fastest that has a model in common with them, 0 to 1.
+
+    Args:
+        speeds: of each server, its models (None: it does not say) and tokens a second.
+    """
+    servers = [(models or ("",), speed) for models, speed in speeds]
+    fastest: dict[str, float] = {}
+    for models, speed in servers:
+        for model in models:
+            fastest[model] = max(speed, fastest.get(model, 0.0))
+    shares = [speed / max(fastest[model] for model in models) for models, speed in servers]
+    return [1.0 if share >= _AS_FAST else round(share, 2) for share in shares]

@@ -1,0 +1,81 @@
+"""Puts what traffic shows of the servers to use: what they can run, and how fast they are."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from mvllm_router.pool.backend import Backend
+from mvllm_router.pool.learned import share_of_fastest
+from mvllm_router.pool.load import Sample
+
+if TYPE_CHECKING:
+    from mvllm_router.pool.pool import Pool
+
+
+class Learning:
+    """What the pool learns; while it is not `on`, only what was said counts."""
+
+    def __init__(self, pool: Pool, *, on: bool) -> None:
+        self.on = on
+        self._pool = pool
+
+    def look(self) -> None:
+        """Take what was seen lately into account; it is called about once a second."""
+        now = self._pool.monotonic()
+        backends = list(self._pool.backends.values())
+        for backend in backends:
+            backend.speed.look(backend.stats, now)
+        self._share(backends)
+        # Nobody knows yet what these can run: the most that one of them did counts for all, or who
+        # got more once would for ever get more.
+        most = max((b.places.runs for b in backends if not b.places.is_known), default=0.0)
+        for backend in backends:
+            places = backend.places
+            seen = places.runs if places.is_known else max(backend.default_capacity, most)
+            backend.size(seen=round(seen) if self.on else 0)
+            backend.rescore(now)
+
+    def _share(self, backends: list[Backend]) -> None:
+        known = []
+        for backend in backends:
+            if self.on and backend.spec.weight == 1 and backend.speed.tokens_per_second:
+                known.append(backend)
+            else:
+                backend.share = 1.0
+        shares = share_of_fastest((one.model_names(), one.speed.found) for one in known)
+        for backend, share in zip(known, shares, strict=True):
+            backend.share = share
+
+    def scraped(self, backend: Backend, sample: Sample, now: float) -> None:
+        """Learn from what an engine says of itself."""
+        backend.speed.told(sample, now)
+        if sample.running is not None and sample.waiting is not None:
+            backend.places.saw(sample.running, sample.waiting)
+        self._reopen(backend, now)
+
+    def produces(self, backend: Backend) -> None:
+        """Note that a backend answers one request more at the same time."""
+        if backend.producing > backend.places.runs:
+            backend.places.saw_running(backend.producing)
+            if backend.open_for != inf:
+                self._reopen(backend, self._pool.monotonic())
+                self._pool.on_release(backend)
+
+    def took(self, backend: Backend, now: float) -> None:
+        """Note that a backend which runs only so many requests at once got one more."""
+        others = backend.scrape.others if backend.scrape else 0.0
+        if backend.places.took(backend.in_flight + others):
+            self._reopen(backend, now)
+
+    def try_more(self) -> None:
+        """Let requests that wait find out whether backends run more than was seen."""
+        now = self._pool.monotonic()
+        for backend in self._pool.backends.values():
+            if backend.places.may_try(now):
+                self._reopen(backend, now)
+
+    def _reopen(self, backend: Backend, now: float) -> None:
+        backend.reopen(now, learns=self.on)
+        if backend.open_for != inf:
+            self._pool.some_are_capped = True
