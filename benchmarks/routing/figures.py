@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from client import Call
 from fleet import Counts
@@ -40,6 +41,7 @@ def figures(calls: Sequence[Call], counts: Sequence[Counts], window: Window) -> 
         **_times("ttft", map(_first, _started(counted))),
         **_times("e2e", (call.ended - call.due for call in counted if not call.error)),
         "goodput": len(good) / window.seconds,
+        "done": sum(map(_is_done_in, calls, repeat(window))) / window.seconds,
         "hits": 100 * found / looked_up if looked_up else 0.0,
         "requests": len(counted),
         "errors": sum(bool(call.error) for call in counted),
@@ -57,6 +59,12 @@ def _started(calls: Iterable[Call]) -> list[Call]:
 def _first(call: Call) -> float:
     """Return the seconds until the first token, from when the request was due."""
     return (call.first or call.ended) - call.due
+
+
+def _is_done_in(call: Call, window: Window) -> bool:
+    """Tell whether a call came to a good end while it was counted, whenever it was due."""
+    ended = call.request.due + call.ended - call.due
+    return not call.error and 0 <= ended < window.seconds
 
 
 def _times(name: str, seconds: Iterable[float]) -> Figures:
@@ -112,6 +120,7 @@ _COLUMNS = (  # figure, head, decimals
     ("ttft p99", "p99", 0),
     ("e2e mean", "e2e mean", 0),
     ("e2e p99", "p99", 0),
+    ("done", "done/s", 1),
     ("goodput", "good/s", 1),
     ("hits", "hits %", 1),
     ("errors", "errors", 0),
