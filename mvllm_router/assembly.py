@@ -33,6 +33,7 @@ def queue_rules(settings: Settings) -> QueueRules:
         enforce_capacity=settings.enforce_capacity,
         max_queue=settings.max_queue,
         timeout=settings.queue_timeout,
+        ageing=settings.priority_ageing,
     )
 
 

@@ -23,7 +23,9 @@ from mvllm_router.control.reload import FileWatch
 from mvllm_router.control.watches import Watches
 from mvllm_router.files import most_connections, raise_limit
 from mvllm_router.front.front import Front
+from mvllm_router.launch.faults import CannotLaunch
 from mvllm_router.launch.plan import Plan
+from mvllm_router.launch.revision import Revision
 from mvllm_router.launch.supervisor import Supervisor, journals_folder
 from mvllm_router.policies import Policies
 from mvllm_router.pool import Pool
@@ -144,19 +146,21 @@ class Router:
             self._certificate, lambda: self.config.servers, self.live.reload, self.pool.events
         )
         self._tasks.append(spawn(repeat(self.certificates.look), "certificates"))
+        if self._plan is not None:
+            await self._launch(self._supervisor(self._plan))
         if self.config.path is not None and self.live.reread is not None:
             self.file_watch = FileWatch(self.config.path, self._follow_file)
             self._tasks.append(spawn(self.file_watch.run(), "watch of the file"))
             await self._follow_file()  # it may have changed since it was loaded
-        if self._plan is not None:
-            await self._launch(self._plan)
 
-    async def _launch(self, plan: Plan) -> None:
+    def _supervisor(self, plan: Plan) -> Supervisor:
         # Two routers may have servers of the same names; they do not have the same port.
         folder = journals_folder() / str(self.port)
-        self.supervisor = Supervisor(plan, self.pool, self.live.employ, folder)
-        self.app.launched.supervisor = self.supervisor
-        await self.supervisor.start()
+        return Supervisor(plan, self.pool, self.live.employ, folder)
+
+    async def _launch(self, supervisor: Supervisor) -> None:
+        self.supervisor = self.app.launched.supervisor = supervisor
+        await supervisor.start()
 
     async def _listen(self) -> None:
         settings = self.config.settings
@@ -201,9 +205,11 @@ class Router:
         """Take `config`, which differs by `diff` from what runs, into use.
 
         Raises:
-            ValueError: its policy cannot be made; nothing has been changed.
+            ValueError: its policy cannot be made, or its servers cannot be launched; nothing has
+                been changed.
         """
         policies = Policies(config.settings.policy, before=self.dispatch.policies)
+        launching = await self._prepared(config) if diff.launches else None
         # Nothing from here on can fail: half a configuration would be worse than an old one.
         specs = {spec.name: spec for spec in config.servers}
         moved = [name for name, fields in diff.changed.items() if "url" in fields]
@@ -217,6 +223,23 @@ class Router:
         self._use(config.settings, policies)
         self.app.gate.adopt(config)
         await self.watches.follow(config.settings)
+        if launching is not None:
+            supervisor, revision = launching
+            if self.supervisor is None:
+                await self._launch(supervisor)
+            supervisor.follow(revision)
+
+    async def _prepared(self, config: Config) -> tuple[Supervisor, Revision]:
+        """Return who is to launch what has changed, and how.
+
+        Raises:
+            ValueError: that cannot be done.
+        """
+        supervisor = self.supervisor or self._supervisor(Plan((), {}))
+        try:
+            return supervisor, await supervisor.prepare(config.launches)
+        except CannotLaunch as error:
+            raise ValueError(error.whole) from None
 
     async def _follow_file(self) -> None:
         await self.live.reload()

@@ -163,13 +163,14 @@ class Admin:
 
 
 def changed_document(diff: ConfigDiff) -> dict[str, object]:
-    """Return what a reload changed: names only, of servers, their fields, clients and settings."""
+    """Return what a reload changed: names only, of servers, their fields, clients and so on."""
     return {
         "added": list(diff.added),
         "removed": list(diff.removed),
         "updated": {name: list(keys) for name, keys in diff.changed.items()},
         "keys": list(diff.keys),
         "settings": list(diff.live),
+        "launches": dict(diff.launches),
         "needs_restart": list(diff.needs_restart),
     }
 

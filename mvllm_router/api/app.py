@@ -16,7 +16,7 @@ from mvllm_router.api.explain import explain_document
 from mvllm_router.api.health import health_document, server_models_document
 from mvllm_router.api.launched import Launched
 from mvllm_router.api.load_stats import load_stats_document
-from mvllm_router.api.metric_table import Sources
+from mvllm_router.api.metric_values import Sources
 from mvllm_router.api.metrics import CONTENT_TYPE, Metrics
 from mvllm_router.api.models import model_document, models_document
 from mvllm_router.api.own import Asked, Found, Own, OwnRoutes, showing
@@ -64,7 +64,9 @@ class App:
         self.events = EventStreams(pool.events)
         self.launched = Launched(pool)
         self.own = OwnRoutes(self._table(Admin(pool, live)))
-        self._metrics = Metrics(Sources(pool, gate, lambda: relay.dispatch.waiting))
+        self._metrics = Metrics(
+            Sources(pool, gate, relay.dispatch.who_waits, self.launched.keepers)
+        )
 
     def _table(self, admin: Admin) -> dict[str, Own]:
         return {
@@ -241,7 +243,7 @@ class App:
         document = snapshot_document(
             self.pool,
             self.about,
-            self.relay.dispatch.waiting,
+            self.relay.dispatch.who_waits(),
             self.draining,
             self.gate.holders,
             self.live.overlay.count,

@@ -33,6 +33,7 @@ def explain_document(pool: Pool, dispatch: Dispatch, wish: Wish) -> dict[str, ob
                 "eligible": backend in choices,
                 "reason": why.of(backend),
                 **_figures(loads[backend]),
+                "learned": _learned(backend),
             }
             for backend in order
         ],
@@ -41,13 +42,30 @@ def explain_document(pool: Pool, dispatch: Dispatch, wish: Wish) -> dict[str, ob
 
 def _figures(load: Load) -> dict[str, object]:
     running, waiting, capacity = tidy(load.running), tidy(load.waiting), tidy(load.capacity)
+    below = capacity if load.share == 1 else f"({capacity}·{load.share:g})"
     return {
         "score": round(load.score, 4),
-        "arithmetic": f"({running} + 0.5·{waiting})/{capacity} = {load.score:.2f}",
+        "arithmetic": f"({running} + 0.5·{waiting})/{below} = {load.score:.2f}",
         "running": running,
         "waiting": waiting,
         "capacity": capacity,
     }
+
+
+def _learned(backend: Backend) -> str:
+    """Say what traffic has shown of a server, and how."""
+    places, share = backend.places, backend.share
+    tokens = backend.speed.tokens_per_second
+    said = []
+    if places.was_seen:
+        said.append(f"runs {places.runs:.0f} at once: beyond that, some waited there")
+    elif places.runs and not places.is_known:
+        said.append(f"ran {places.runs:.0f} at once, and none waited")
+    if tokens:
+        said.append(f"{tokens:.0f} tokens/s for each request")
+    if share < 1:
+        said.append(f"{share:.0%} of the speed of the fastest")
+    return ", ".join(said)
 
 
 class _Why:

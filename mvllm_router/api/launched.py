@@ -14,6 +14,7 @@ from mvllm_router.front.response import Response, json_response
 from mvllm_router.launch.faults import CannotLaunch
 from mvllm_router.launch.journal import KEPT
 from mvllm_router.launch.keeper import Keeper
+from mvllm_router.launch.life import Phase
 from mvllm_router.launch.supervisor import Supervisor
 from mvllm_router.pool import Pool
 
@@ -30,6 +31,10 @@ class Launched:
     def __init__(self, pool: Pool) -> None:
         self.supervisor: Supervisor | None = None
         self._pool = pool
+
+    def keepers(self) -> list[Keeper]:
+        """Return who looks after servers, for the metrics."""
+        return list(self.supervisor.keepers.values()) if self.supervisor else []
 
     def document(self) -> Document:
         """GET /router/launch: all launches and their servers."""
@@ -80,7 +85,7 @@ class Launched:
         except Mismatch as mismatch:
             raise BadRequest(f"{mismatch.message}.", param="replicas") from None
         except CannotLaunch as error:
-            raise Conflict(f"{error}{f' ({error.hint})' if error.hint else ''}.") from None
+            raise Conflict(f"{error.whole}.") from None
         self._note(asked, "", f"{asked.name} has {count} servers")
         return json_response(self._launch(supervisor, asked.name))
 
@@ -119,12 +124,14 @@ def server_document(keeper: Keeper) -> Document:
     return {
         "name": keeper.name,
         "url": keeper.spec.url,
-        "phase": "leaving" if keeper.leaving else life.phase.value,
-        "stage": keeper.stage,
+        "phase": keeper.phase,
+        "stage": keeper.stage if life.phase is Phase.STARTING else "",
         "since_seconds": round(time.monotonic() - life.since, 1),
         "process": keeper.pid,
+        "memory_bytes": keeper.memory,
         "gpus": [gpu.uuid or str(gpu.number) for gpu in keeper.place.gpus],
         "starts": life.starts,
         "failures": life.failures,
         "reason": life.reason,
+        "outdated": keeper.is_outdated,
     }

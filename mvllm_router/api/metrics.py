@@ -19,7 +19,8 @@ from prometheus_client import (
     generate_latest,
 )
 
-from mvllm_router.api.metric_table import METRICS, MetricRow, Sources, Value
+from mvllm_router.api.metric_table import METRICS
+from mvllm_router.api.metric_values import MetricRow, Sources, Value
 from mvllm_router.histogram import Histogram
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -12,6 +12,7 @@ from mvllm_router.api.load_stats import load_stats_document, server_stats
 from mvllm_router.auth import Holder
 from mvllm_router.histogram import SECONDS, quantile
 from mvllm_router.pool import Backend, Pool
+from mvllm_router.proxy.queue import Waiting
 
 _EVENTS_SHOWN = 50
 
@@ -29,7 +30,7 @@ class About:
 def snapshot_document(
     pool: Pool,
     about: About,
-    waiting: int,
+    waiting: Waiting,
     draining: bool,
     keys: Iterable[Holder] = (),
     live_changes: int = 0,
@@ -37,7 +38,7 @@ def snapshot_document(
     """Return the state of the router, of each server and of each client's key now.
 
     Args:
-        waiting: requests that the router holds until a server has room.
+        waiting: how many requests the router holds until a server has room.
         draining: the router is stopping.
         live_changes: how many changes of the admin API are not in the file.
     """
@@ -58,11 +59,12 @@ def snapshot_document(
         "live_changes": live_changes,
         "state": "draining" if draining else "running",
         "in_flight": pool.stats.in_flight,
-        "queued": waiting,
+        "queued": waiting.all,
+        "queued_by_priority": waiting.by_rank,
         "requests": _requests(pool),
         "servers": servers,
         "summary": load["summary"],
-        "keys": [_key(holder) for holder in keys],
+        "keys": [_key(holder, waiting.by_key.get(holder.name, 0)) for holder in keys],
         "requests_number": pool.requests.newest,
         "ttft_seconds": _ttft_of_all(pool),
         "tokens_out": pool.stats.tokens_of_removed
@@ -78,11 +80,12 @@ def backend_document(pool: Pool, backend: Backend) -> dict[str, object]:
     return server_stats(pool, backend, backend.load(now), now) | _more(backend, now)
 
 
-def _key(holder: Holder) -> dict[str, object]:
+def _key(holder: Holder, queued: int) -> dict[str, object]:
     return {
         "name": holder.name,
         "requests": holder.requests,
         "in_flight": holder.in_flight,
+        "queued": queued,
         "refused": sum(holder.refused.values()),
         "prompt_tokens": holder.prompt_tokens,
         "completion_tokens": holder.completion_tokens,

@@ -19,6 +19,7 @@ class Caller:
     """Somebody who may do everything, and whose requests are not counted."""
 
     name = ""
+    priority = 0  # of its requests among those of others that wait: lower is earlier
 
     def may_use(self, model: str | None) -> bool:
         """Tell whether a request for `model` is allowed; None is a request that names none."""
@@ -59,6 +60,7 @@ class Holder(Caller):
     def adopt(self, spec: KeySpec) -> None:
         """Follow a reload: what the key allows may change, its counts and what it used stay."""
         self.name = spec.name
+        self.priority = spec.priority
         self._models = spec.models
         limited = spec.requests_per_minute or spec.tokens_per_minute or spec.max_concurrent_requests
         if not limited:

@@ -72,6 +72,8 @@ def launch_servers(
         return load(path, launch=entry, overrides=overrides)
 
     config = loaded(reread)
+    if not dry_run:
+        clear_up()
     plan = plan_of(config, parallel)
     if plan is None:
         hint = "such as [[launch]] with engine and model; `router launch --help`"
@@ -94,10 +96,22 @@ def plan_of(config: Config, parallel: int | None = None) -> Plan | None:
         fail(str(error), Exit.USAGE, hint=error.hint)
 
 
+def clear_up() -> None:
+    """End what routers that were killed have left; it would hold GPUs."""
+    from mvllm_router.launch.leftovers import end_leftovers
+    from mvllm_router.launch.supervisor import journals_folder
+
+    try:
+        folder = journals_folder()
+    except RuntimeError:  # a user without a home has launched nothing
+        return
+    end_leftovers(folder)
+
+
 def _print(plan: Plan) -> None:
     for gpu in plan.gpus:
         typer.echo(f"# {gpu.describe()}")
     for place, command in plan.commands():
-        gpus = ", ".join(f"GPU {gpu.number}" for gpu in place.gpus)
+        gpus = ", ".join(f"GPU {gpu.label}" for gpu in place.gpus)
         typer.echo(f"# {place.name}{': ' if gpus else ''}{gpus}")
         typer.echo(command.shown())

@@ -132,16 +132,20 @@ def reload_config(router: Remote, *, as_document: bool) -> None:
 
 def _changes(changed: Mapping[str, Any]) -> Iterator[str]:
     updated = [f"{name} ({', '.join(keys)})" for name, keys in changed["updated"].items()]
+    launches = changed.get("launches", {})  # of an older router there are none
     for what, names in (
         ("added", changed["added"]),
         ("removed", changed["removed"]),
         ("updated", updated),
         ("keys", changed["keys"]),
         ("settings", changed["settings"]),
+        ("launches", [f"{name} ({how})" for name, how in launches.items()]),
         ("needs a restart", changed["needs_restart"]),
     ):
         if names:
             yield printable(f"{what}: {', '.join(names)}")
+    for name in (name for name, how in launches.items() if how == "changed"):
+        yield printable(f"`router restart --rolling {name}` lets its servers take the change")
 
 
 # --- waiting

@@ -87,8 +87,9 @@ def run_router(
 
         config, reread, key = with_key(config, reread)
         tell = announcer(key)
-    from mvllm_router.cli.launch import plan_of
+    from mvllm_router.cli.launch import clear_up, plan_of
 
+    clear_up()
     plan = plan_of(config)
     if not demo:
         return serve(config, reread if path else None, tell, plan=plan)

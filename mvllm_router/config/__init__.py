@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from mvllm_router.config.address import default_name, is_loopback, normalise_url
 from mvllm_router.config.auth_keys import AUTH_KEYS
-from mvllm_router.config.diff import ConfigDiff, changes
+from mvllm_router.config.diff import ConfigDiff, changes, launch_change
 from mvllm_router.config.launch_keys import LAUNCH_ENGINES, LAUNCH_KEYS
 from mvllm_router.config.load import Override, load, parse, server_from
 from mvllm_router.config.model import Config, KeySpec, LaunchSpec, ServerSpec, key_digest
@@ -57,6 +57,7 @@ __all__ = [
     "entry_of",
     "is_loopback",
     "key_digest",
+    "launch_change",
     "load",
     "mask_url",
     "normalise_url",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from mvllm_router.config.rules import Rule
 
 _MOST = 1_000_000_000
+# Steps of priority before or behind those that ask for none.
+_FARTHEST = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,12 @@ AUTH_KEYS: tuple[AuthKey, ...] = (
         doc="the only models it may use, by the names that clients ask for",
         example='["qwen3-8b", "gpt-4o"]',
         rule=Rule(name="models", type=tuple, unit="names"),
+    ),
+    AuthKey(
+        name="priority",
+        doc="added to what its requests ask for in the queue: lower is earlier",
+        example="10",
+        rule=Rule(name="priority", type=int, minimum=-_FARTHEST, maximum=_FARTHEST),
     ),
 )
 

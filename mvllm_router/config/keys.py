@@ -136,9 +136,11 @@ class _Entry:
             self.number("max_concurrent_requests"),
         )
         models = self.models()
+        priority = self.number("priority") or 0
         if name is None or source is None or value is None:
             return None
-        return PlacedKey(KeySpec(name, key_digest(value), *limits, models), self.path, source)
+        spec = KeySpec(name, key_digest(value), *limits, models, priority)
+        return PlacedKey(spec, self.path, source)
 
     def fail(
         self, keys: KeyPath, message: str, hint: str | None = None, *, at_value: bool = True

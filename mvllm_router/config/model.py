@@ -95,7 +95,8 @@ class KeySpec:
     """One key that clients may present, and what it allows them; None is "no limit".
 
     `digest` comes from key_digest. `models`, unless empty, are the only ones that may be asked for,
-    by the names that clients use.
+    by the names that clients use. `priority` is added to what its requests ask for: lower is
+    earlier.
     """
 
     name: str
@@ -104,6 +105,7 @@ class KeySpec:
     tokens_per_minute: int | None = None
     max_concurrent_requests: int | None = None
     models: tuple[str, ...] = ()
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

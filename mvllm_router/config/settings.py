@@ -14,7 +14,16 @@ from mvllm_router.config.items import network, origin
 from mvllm_router.config.pem import Pem
 from mvllm_router.config.rules import Rule, Value
 
-POLICY_NAMES = ("least_load", "round_robin", "random")
+POLICY_NAMES = (
+    "least_load",
+    "round_robin",
+    "random",
+    "power_of_two",
+    "weighted",
+    "latency",
+    "session",
+    "prefix",
+)
 # Groups of entry points: an installed package that has `mine` in one makes that name work here.
 POLICY_PLUGINS = "mvllm_router.policies"
 ENGINE_PLUGINS = "mvllm_router.engines"
@@ -192,6 +201,12 @@ class Settings:
         "and how fast it is.",
     )
     queue_timeout: float = _seconds(60.0, "Longest that a request waits in the router.")
+    priority_ageing: float = _seconds(
+        5.0,
+        "Time that a request has to wait in the router to make up for one step of priority; with "
+        "0 priorities have no effect.",
+        minimum=0,
+    )
     hide_upstream_errors: bool = _setting(
         False, "Whether clients get a plain text in place of what a server says when it fails."
     )

@@ -26,6 +26,14 @@ T = TypeVar("T")
 # Looks at a file that has become empty, and seconds between them: an editor that writes into the
 # file empties it first.
 _LOOKS, _BETWEEN_LOOKS = 5, 0.1
+# What becomes of a launch.
+_LAUNCHES = {
+    "added": "launch {0} is added",
+    "removed": "launch {0} is drained and ended",
+    "scaled": "launch {0} has another number of servers",
+    "changed": "launch {0} is changed for servers that start from now on: "
+    "`router restart --rolling {0}`",
+}
 _BLANK = "The file is empty; `servers = []` under [servers] stands for no servers."
 
 
@@ -112,7 +120,7 @@ class Live:
         """Change to `config`: servers that stay keep their counts, health and connections.
 
         Raises:
-            ValueError: its policy cannot be made; nothing has been changed.
+            ValueError: it cannot be carried out; nothing has been changed.
         """
         async with self.lock:
             return await self._apply_loaded(config)
@@ -218,6 +226,7 @@ def _summary(diff: ConfigDiff, servers: int) -> str:
     live = (*diff.live, *(f"key {name}" for name in diff.keys))
     if live:
         parts.append(f"changed: {', '.join(live)}")
+    parts += [_LAUNCHES[change].format(name) for name, change in diff.launches.items()]
     if diff.needs_restart:
         parts.append(f"needs a restart: {', '.join(diff.needs_restart)}")
     return "; ".join(parts)

@@ -46,6 +46,8 @@ class Child:
     ) -> None:
         self.pid = process.pid
         self.ended = asyncio.Event()
+        # Before anything is read: it may have printed all that it ever will by now.
+        journal.say(f"started as process {self.pid}")
         self.last_word = time.monotonic()  # seconds; when it printed something
         self.first_line = journal.count  # lines of the journal that are not its own
         self._process = process

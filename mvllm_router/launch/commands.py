@@ -93,7 +93,7 @@ def command(place: Place, program: Program, port: int) -> Command:
     """Return what starts the server of a place, listening on `port` of this machine alone."""
     launch = place.launch
     words = _WORDS[program.kind](launch, place, port)
-    env, without = _gpu_environment(place)
+    env, without = _gpu_environment(place, program.kind)
     secret = ""
     if launch.api_key:
         secret = _KEY_VARIABLES[program.kind]
@@ -191,12 +191,16 @@ def _filled(word: str, place: Place, port: int) -> str:
     return word.replace("{model}", place.launch.model)
 
 
-def _gpu_environment(place: Place) -> tuple[dict[str, str], tuple[str, ...]]:
+def _gpu_environment(place: Place, kind: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return what shows a server its GPUs and no others, and the variables that it must not see.
 
-    By UUID: numbers mean one thing to the driver's tools and another to CUDA.
+    By UUID: numbers mean one thing to the driver's tools and another to CUDA, unless that is told
+    to count as they do. Many versions of vLLM end with an error when they see a UUID.
     """
     if not place.gpus:
         return ({"CUDA_VISIBLE_DEVICES": ""}, ()) if place.launch.gpus == () else ({}, ())
+    if kind == "vllm" and all(gpu.vendor == "nvidia" and gpu.part is None for gpu in place.gpus):
+        numbers = ",".join(str(gpu.number) for gpu in place.gpus)
+        return {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": numbers}, ()
     outer, *inner = VARIABLES[place.gpus[0].vendor]
     return {outer: ",".join(gpu.uuid or str(gpu.number) for gpu in place.gpus)}, tuple(inner)

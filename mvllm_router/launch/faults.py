@@ -9,3 +9,8 @@ class CannotLaunch(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    @property
+    def whole(self) -> str:
+        """The message with the hint behind it."""
+        return f"{self} ({self.hint})" if self.hint else str(self)

@@ -9,8 +9,8 @@ import json
 import logging
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,10 @@ VARIABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU. `number` is that of the driver's tools, memory is in bytes."""
+    """One GPU, or a part of one. `number` is that of the driver's tools, memory is in bytes.
+
+    Where MIG has split a GPU, each `part` counts for itself, and `whole` is the UUID of the GPU.
+    """
 
     number: int
     uuid: str
@@ -39,6 +42,13 @@ class Gpu:
     total: int
     used: int
     vendor: Literal["nvidia", "amd"] = "nvidia"
+    part: int | None = None
+    whole: str = ""
+
+    @property
+    def label(self) -> str:
+        """What the driver's tools call it: `0`, or `0:1` for a part."""
+        return f"{self.number}" if self.part is None else f"{self.number}:{self.part}"
 
     @property
     def is_in_use(self) -> bool:
@@ -47,7 +57,7 @@ class Gpu:
     def describe(self) -> str:
         """Return `GPU 0 (NVIDIA H100, 79.1 of 79.6 GiB free)`, as it was when it was found."""
         free, total = (size / 2**30 for size in (self.total - self.used, self.total))
-        return f"GPU {self.number} ({self.name}, {free:.1f} of {total:.1f} GiB free)"
+        return f"GPU {self.label} ({self.name}, {free:.1f} of {total:.1f} GiB free)"
 
 
 def find() -> tuple[Gpu, ...]:
@@ -73,17 +83,41 @@ def _nvidia() -> tuple[Gpu, ...]:
 
 def read_nvml(nvml: Any) -> tuple[Gpu, ...]:
     """Read the GPUs out of NVML, the module `pynvml` initialised."""
-    found = []
+    found: list[Gpu] = []
     for number in range(nvml.nvmlDeviceGetCount()):
         handle = nvml.nvmlDeviceGetHandleByIndex(number)
-        uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
-        try:
-            memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-            total, used = int(memory.total), int(memory.used)
-        except nvml.NVMLError:  # one that shares the memory of the processor has none to tell
-            total = used = 0
-        found.append(Gpu(number, _text(uuid), _text(name), total, used))
+        gpu = _nvml_gpu(nvml, handle, number)
+        found += _nvml_parts(nvml, handle, gpu) if _is_split(nvml, handle) else [gpu]
     return tuple(found)
+
+
+def _nvml_gpu(nvml: Any, handle: Any, number: int) -> Gpu:
+    uuid, name = nvml.nvmlDeviceGetUUID(handle), nvml.nvmlDeviceGetName(handle)
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        total, used = int(memory.total), int(memory.used)
+    except nvml.NVMLError:  # one that shares the memory of the processor has none to tell
+        total = used = 0
+    return Gpu(number, _text(uuid), _text(name), total, used)
+
+
+def _is_split(nvml: Any, handle: Any) -> bool:
+    try:
+        current, _pending = nvml.nvmlDeviceGetMigMode(handle)
+    except nvml.NVMLError:  # most kinds cannot be
+        return False
+    return bool(current == nvml.NVML_DEVICE_MIG_ENABLE)
+
+
+def _nvml_parts(nvml: Any, handle: Any, gpu: Gpu) -> Iterator[Gpu]:
+    """Yield the parts of a GPU that MIG has split; nothing runs on it as a whole."""
+    for number in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
+        try:
+            part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
+        except nvml.NVMLError:  # there may be fewer than the most there can be, with gaps
+            continue
+        found = _nvml_gpu(nvml, part, gpu.number)
+        yield replace(found, part=number, whole=gpu.uuid)
 
 
 def _text(value: str | bytes) -> str:
@@ -93,7 +127,8 @@ def _text(value: str | bytes) -> str:
 # --- without the Python library
 
 
-_SMI = ("nvidia-smi", "--query-gpu=index,uuid,name,memory.total,memory.used", "--format=csv")
+_SMI_FIELDS = "index,uuid,name,memory.total,memory.used,mig.mode.current"
+_SMI = ("nvidia-smi", f"--query-gpu={_SMI_FIELDS}", "--format=csv")
 
 
 def _nvidia_smi() -> tuple[Gpu, ...]:
@@ -102,11 +137,18 @@ def _nvidia_smi() -> tuple[Gpu, ...]:
 
 
 def parse_nvidia_smi(text: str) -> tuple[Gpu, ...]:
-    """Read the CSV of nvidia-smi, whose sizes are like `81559 MiB`."""
+    """Read the CSV of nvidia-smi, whose sizes are like `81559 MiB`.
+
+    A GPU that MIG has split is left out: nothing runs on it as a whole, and its parts are not here.
+    """
     found = []
     for line in text.splitlines()[1:]:
         cells = [cell.strip() for cell in line.split(",")]
-        if len(cells) == 5 and cells[0].isdecimal():
+        if len(cells) != 6 or not cells[0].isdecimal():
+            continue
+        if cells[5] == "Enabled":
+            log.warning("GPU %s is split by MIG: nvidia-ml-py finds its parts", cells[0])
+        else:
             found.append(Gpu(int(cells[0]), cells[1], cells[2], _size(cells[3]), _size(cells[4])))
     return tuple(found)
 
@@ -243,6 +285,8 @@ def _chosen(gpus: Sequence[Gpu], text: str, *, by_place: bool) -> tuple[Gpu, ...
 def gpu_called(gpus: Sequence[Gpu], text: str, *, by_place: bool = False) -> Gpu | None:
     """Return the GPU of a number, or of a UUID or its beginning; None where there is none.
 
+    Of one that MIG has split, this is its first part, as CUDA has it; `0:1` is another one.
+
     Args:
         by_place: a number counts along `gpus`, and is not the driver's.
     """
@@ -250,6 +294,13 @@ def gpu_called(gpus: Sequence[Gpu], text: str, *, by_place: bool = False) -> Gpu
         if text.isdecimal():
             if int(text) == (place if by_place else gpu.number):
                 return gpu
-        elif gpu.uuid and text.startswith("GPU-") and gpu.uuid.startswith(text):
+        elif text == gpu.label or _is_uuid_of(text, gpu):
             return gpu
     return None
+
+
+def _is_uuid_of(text: str, gpu: Gpu) -> bool:
+    """Tell whether a text is a UUID of a GPU; of a whole one the beginning is enough."""
+    if text.startswith("MIG-"):
+        return text == gpu.uuid
+    return text.startswith("GPU-") and (gpu.whole or gpu.uuid).startswith(text)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Collection
 
 from mvllm_router import itself
 
@@ -24,19 +25,28 @@ _TICK = 0.1
 class Guard:
     """The router's end of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, record: Callable[[Collection[int]], None]) -> None:
+        """Start it. `record` is told of all groups that are watched, at each change."""
         self._groups: set[int] = set()
+        self._record = record
         self._process = self._start()
 
     def watch(self, group: int) -> None:
         """Let the process group be ended with the router."""
         self._groups.add(group)
+        self._record(self._groups)
         self._tell(f"+{group}\n")
 
     def forget(self, group: int) -> None:
         """Leave the process group alone: it is over."""
         self._groups.discard(group)
+        self._record(self._groups)
         self._tell(f"-{group}\n")
+
+    def look(self) -> None:
+        """See that it is there: one who was killed gets a successor."""
+        if self._process.poll() is not None:
+            self._renew()
 
     def close(self) -> None:
         """End the guard; it ends what it still watches."""
@@ -45,11 +55,14 @@ class Guard:
         self._process.wait()
 
     def _tell(self, line: str) -> None:
-        """Send a line; one who was killed gets a successor, which is told all of it."""
         if not self._wrote(line):
-            self.close()
-            self._process = self._start()
-            self._wrote("".join(f"+{group}\n" for group in sorted(self._groups)))
+            self._renew()
+
+    def _renew(self) -> None:
+        """Start a successor, which is told all of it."""
+        self.close()
+        self._process = self._start()
+        self._wrote("".join(f"+{group}\n" for group in sorted(self._groups)))
 
     def _wrote(self, text: str) -> bool:
         assert self._process.stdin is not None

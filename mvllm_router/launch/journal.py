@@ -30,7 +30,7 @@ class Journal:
         """
         self.path = path
         self.count = 0  # lines so far
-        self._secret = secret
+        self.secret = secret
         self._lines: deque[str] = deque(maxlen=KEPT)
         self._rest = b""
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -67,7 +67,7 @@ class Journal:
 
     def _clean(self, line: bytes) -> str:
         text = line.decode("utf-8", "replace").rstrip()[:_LONGEST]
-        return text.replace(self._secret, _HIDDEN) if self._secret else text
+        return text.replace(self.secret, _HIDDEN) if self.secret else text
 
     def _keep(self, lines: Sequence[str]) -> None:
         if not lines:

@@ -7,9 +7,9 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mvllm_router.config import ServerSpec
+from mvllm_router.config import LaunchSpec, ServerSpec
 from mvllm_router.launch.child import Child
 from mvllm_router.launch.commands import command, server
 from mvllm_router.launch.guard import Guard
@@ -32,10 +32,13 @@ _DRAIN_TICK = 0.05
 DRAIN = 300.0
 GRACE = 10.0
 
+_LEAVING = "leaving"
+PHASES = (*(phase.value for phase in Phase), _LEAVING)
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What the keepers of a router have together. `moved` is called for another address."""
+    """What the keepers of a router have together. `moved` is called when a `spec` is another."""
 
     pool: Pool
     guard: Guard
@@ -55,12 +58,15 @@ class Keeper:
         self.life = Life(rules, time.monotonic())
         self.stage = ""  # how far one that starts has come, as its log tells
         self.begun = 0.0  # monotonic seconds; when it was started last
+        self.took: float | None = None  # seconds from its last start until it was ready
+        self.memory: int | None = None  # bytes, of all its processes, as they were a moment ago
         self._program = program
         self._shared = shared
         self._child: Child | None = None
         self._wake = asyncio.Event()
         self.leaving = False  # it is drained, and ended then
         self._asked = False  # to restart
+        self._next: tuple[Place, Program] | None = None  # from its next start on
         self._port_taken = False
 
     @property
@@ -87,6 +93,21 @@ class Keeper:
         """End it once it has nothing in flight, and start it again."""
         self._asked = True
         self._wake.set()
+
+    @property
+    def phase(self) -> str:
+        """Where it is in its life, in one word; one of PHASES."""
+        return _LEAVING if self.leaving else self.life.phase.value
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a restart would start it otherwise than it was."""
+        return self._next is not None
+
+    def revise(self, launch: LaunchSpec, program: Program) -> None:
+        """Start it as `launch` has it from the next time on, on the same GPUs."""
+        is_same = launch == replace(self.place.launch, replicas=launch.replicas)
+        self._next = None if is_same else (replace(self.place, launch=launch), program)
 
     async def run(self) -> None:
         """Keep the server running for ever."""
@@ -138,10 +159,12 @@ class Keeper:
                 self.life.again(time.monotonic())
 
     async def _begin(self) -> None:
+        await self._renew()
         now = self.begun = time.monotonic()
         self.stage = ""
         self.life.started(now)
         start = command(self.place, self._program, self.port)
+        self.journal.say(f"is started on port {self.port}")
         shares = self._program.kind != "command"  # what is not known may not
         self._shared.ports.about_to_listen(self.port, shares=shares)
         starting = asyncio.ensure_future(
@@ -164,10 +187,18 @@ class Keeper:
             self._child = None
             self.life.ended(Reason(f"it cannot be run: {error}", hopeless=True), now)
             return
-        self.journal.say(f"started as process {self._child.pid} on port {self.port}")
         self._absent("it is starting")
         gpus = "".join(f", {gpu.describe()}" for gpu in self.place.gpus)
         self._tell(f"starts as process {self._child.pid}{gpus}")
+
+    async def _renew(self) -> None:
+        if self._next is None:
+            return
+        (self.place, self._program), self._next = self._next, None
+        self.life.rules = Rules(start_timeout=self.place.launch.start_timeout)
+        self.journal.secret = self.place.launch.api_key or ""
+        await self._shared.moved()
+        self._absent("it waits for its turn to start")
 
     def _heard(self, lines: Sequence[str]) -> None:
         before = self.stage
@@ -199,7 +230,8 @@ class Keeper:
         elif self.life.phase is Phase.STARTING and backend is not None and backend.is_up:
             backend.absence = None
             self.life.is_ready(now)
-            self._tell(f"ready after {now - self.begun:.0f} s")
+            self.took = now - self.begun
+            self._tell(f"ready after {self.took:.0f} s")
 
     def _reason(self, child: Child) -> Reason:
         return reason_of(self._lines(child), child.code or 0)

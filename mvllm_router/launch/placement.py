@@ -26,16 +26,22 @@ class Place:
         return f"{self.launch.name}-{self.number}"
 
 
-def place(launches: Sequence[LaunchSpec], gpus: Sequence[Gpu]) -> list[Place]:
+def place(
+    launches: Sequence[LaunchSpec], gpus: Sequence[Gpu], others: Sequence[Gpu] = ()
+) -> list[Place]:
     """Give each server of all launches its GPUs; those that say how many servers come first.
 
     One launch that does not say it gets what is left, several get one server each.
+
+    Args:
+        gpus: all that this router may use.
+        others: those that servers of other launches have.
 
     Raises:
         CannotLaunch: they do not fit.
     """
     open_ones = [launch for launch in launches if launch.replicas is None]
-    taken: list[Gpu] = []
+    taken = list(others)
     placed: dict[str, list[Place]] = {}
     for launch in sorted(launches, key=lambda one: one.replicas is None):
         replicas = launch.replicas
@@ -113,6 +119,8 @@ def _groups(gpus: Sequence[Gpu], size: int) -> list[tuple[Gpu, ...]]:
 
     A group that begins at a multiple of its size comes before one that lies across.
     """
+    if size > 1:  # CUDA shows a process one part of a split GPU at most
+        gpus = [gpu for gpu in gpus if gpu.part is None]
     groups: list[tuple[Gpu, ...]] = []
     for kind in dict.fromkeys((gpu.name, gpu.total) for gpu in gpus):
         alike = [gpu for gpu in gpus if (gpu.name, gpu.total) == kind]

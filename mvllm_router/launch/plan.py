@@ -49,6 +49,21 @@ def make_plan(launches: Sequence[LaunchSpec], parallel: int | None = None) -> Pl
     Raises:
         CannotLaunch: something is not there, or does not fit.
     """
+    programs, gpus = look(launches)
+    return Plan(tuple(place(launches, gpus)), programs, gpus, parallel)
+
+
+def look(
+    launches: Sequence[LaunchSpec], known: Sequence[Gpu] = ()
+) -> tuple[dict[str, Program], tuple[Gpu, ...]]:
+    """Find the programs of launches, by their names, and the GPUs that may be used.
+
+    Args:
+        known: GPUs that were found before; else they are looked for where one is wanted.
+
+    Raises:
+        CannotLaunch: an engine or a model is not there.
+    """
     if sys.platform == "win32":
         raise CannotLaunch(
             "servers are launched on Linux and macOS only",
@@ -56,7 +71,9 @@ def make_plan(launches: Sequence[LaunchSpec], parallel: int | None = None) -> Pl
         )
     programs = {launch.name: find_program(launch) for launch in launches}
     wants_gpus = any(launch.engine in ON_GPUS and launch.gpus != () for launch in launches)
+    if known:
+        return programs, tuple(known)
     gpus = visible(find(), os.environ) if wants_gpus else ()
     if wants_gpus and not gpus:
         log.info("no GPU of NVIDIA or AMD is there to be used: servers start without")
-    return Plan(tuple(place(launches, gpus)), programs, gpus, parallel)
+    return programs, gpus

@@ -54,7 +54,8 @@ def reason_of(lines: Sequence[str], code: int) -> Reason:
         code: how it ended, below 0 for a signal.
     """
     lines = [line for line in lines[-LOOKED_AT:] if line.strip()]
-    said = _said(lines)
+    # The last line of one that was killed is any line, such as that of a request.
+    said = _error(lines) if code == -signal.SIGKILL else _said(lines)
     port_taken = any(_PORT_TAKEN.search(line) for line in lines[-20:])
     ended = _ending(code)
     text = f"{said} ({ended})" if said else ended
@@ -85,14 +86,17 @@ def _ending(code: int) -> str:
 
 def _said(lines: Sequence[str]) -> str:
     """Return the line that tells most: the last error that is about something, else the last."""
+    last = _PREFIX.sub("", lines[-1]).strip() if lines else ""
+    return _error(lines) or _short(last)
+
+
+def _error(lines: Sequence[str]) -> str:
+    """Return the last error that is about something; "" where there is none."""
     plain = [_PREFIX.sub("", line).strip() for line in lines]
     for number in reversed(range(len(plain))):
         if detail := _DETAIL.match(plain[number]):
             return _short(detail[1])
-    for found in (_exceptions(plain), _usage(plain), _llama(lines)):
-        if found:
-            return _short(found)
-    return _short(plain[-1]) if plain else ""
+    return _short(_exceptions(plain) or _usage(plain) or _llama(lines))
 
 
 def _exceptions(plain: Sequence[str]) -> str:

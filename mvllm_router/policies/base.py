@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,6 +39,20 @@ class Supposed:
 
 # The backend, and a phrase that says why; one of few, for a header of each answer.
 Choice = tuple[Backend, str]
+
+
+# Of more candidates, so many drawn at random stand for all: the best of them is as good as the best
+# of all but for a hair, and to look at hundreds takes longer than a request.
+_MANY, _SAMPLE = 64, 32
+
+
+def sample(candidates: Sequence[Backend], random_share: Callable[[], float]) -> Sequence[Backend]:
+    """Return the candidates, or some of very many."""
+    count = len(candidates)
+    if count <= _MANY:
+        return candidates
+    begin, step = int(random_share() * count), count // _SAMPLE
+    return [candidates[(begin + n * step) % count] for n in range(_SAMPLE)]
 
 
 class Policy(ABC):

@@ -15,6 +15,11 @@ POLICIES: dict[str, str] = {
     "least_load": "mvllm_router.policies.least_load:LeastLoad",
     "round_robin": "mvllm_router.policies.round_robin:RoundRobin",
     "random": "mvllm_router.policies.random_choice:RandomChoice",
+    "power_of_two": "mvllm_router.policies.power_of_two:PowerOfTwo",
+    "weighted": "mvllm_router.policies.weighted:Weighted",
+    "latency": "mvllm_router.policies.latency:Latency",
+    "session": "mvllm_router.policies.session:Session",
+    "prefix": "mvllm_router.policies.prefix:Prefix",
 }
 
 

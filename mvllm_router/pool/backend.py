@@ -10,7 +10,7 @@ from typing import Any
 from mvllm_router.config import ServerSpec
 from mvllm_router.pool.circuit import Circuit
 from mvllm_router.pool.health import Health, State
-from mvllm_router.pool.learned import Places, Speed
+from mvllm_router.pool.learned import Places, Speed, Waits
 from mvllm_router.pool.load import Load, Scrape, estimate
 from mvllm_router.pool.rest import Rest
 from mvllm_router.pool.stats import BackendStats
@@ -69,6 +69,7 @@ class Backend:
         "stats",
         "told_capacity",
         "turned_at",
+        "waits",
     )
 
     def __init__(
@@ -89,6 +90,7 @@ class Backend:
         self.most = inf  # requests that it may get at once
         self.places = Places()
         self.speed = Speed()
+        self.waits = Waits()
         self.share = 1.0  # of the speed of the fastest that has a model in common with it
         # Requests that it would begin at once; one more would wait. At most `most`.
         self.open_for = inf
@@ -149,7 +151,7 @@ class Backend:
 
     def unlearn(self) -> None:
         """Let go of what traffic showed: it may be another server by now."""
-        self.places, self.speed, self.share = Places(), Speed(), 1.0
+        self.places, self.speed, self.waits, self.share = Places(), Speed(), Waits(), 1.0
         self.size(seen=0)
 
     def cap(self, *, enforce: bool) -> None:
@@ -213,6 +215,11 @@ class Backend:
             return self.in_flight / (self.capacity * self.share)
         load = scrape.others + self.in_flight
         return (load - 0.5 * min(scrape.waiting, load)) / (self.capacity * self.share)
+
+    def expected_wait(self, now: float) -> float:
+        """Return the seconds until a request that comes now would begin to be answered."""
+        places = self.places.runs if self.places.is_known else self.slots
+        return self.waits.expected(self.kept_score * self.capacity * self.share, places, now)
 
     def rescore(self, now: float) -> None:
         """Work the kept score out again: something that it depends on has changed."""

@@ -30,6 +30,8 @@ _GAPS, _TOKENS = 20, 20
 _SHORTEST_GAP = 0.002
 # The weight of a new sample; there is one each second while requests are answered.
 _WEIGHT = 0.35
+# The weight of a single request, and seconds after which what was seen counts half.
+_WEIGHT_OF_ONE, _FADES = 0.2, 30.0
 # Seconds for which streams say more than the engine's own count.
 _STREAMS_COUNT = 10.0
 # Servers that differ by less are as fast as each other.
@@ -169,6 +171,41 @@ class Speed:
     def _learn(self, found: float) -> None:
         before = self.tokens_per_second
         self.tokens_per_second = found if before is None else before + _WEIGHT * (found - before)
+
+
+class Waits:
+    """How long it takes a server to begin to answer, and to answer in whole: lately, in seconds."""
+
+    __slots__ = ("_at", "_first", "_whole")
+
+    def __init__(self) -> None:
+        self._first: float | None = None
+        self._at = 0.0  # monotonic seconds of the last that counted
+        self._whole = 0.0
+
+    def began(self, seconds: float, now: float) -> None:
+        """Note how long a stream took to begin that found a free place."""
+        first = self._first
+        self._first = seconds if first is None else first + _WEIGHT_OF_ONE * (seconds - first)
+        self._at = now
+
+    def ended(self, seconds: float) -> None:
+        """Note how long a request was there."""
+        self._whole += _WEIGHT_OF_ONE * (seconds - self._whole)
+
+    def expected(self, load: float, places: float, now: float) -> float:
+        """Return how long one more would take to begin; 0 while nothing is known.
+
+        Args:
+            load: requests that are there.
+            places: how many it runs at once; the others wait until one of those ends.
+            now: monotonic seconds; what was seen long ago fades.
+        """
+        if self._first is None:
+            return 0.0
+        beyond = max(0.0, load + 1 - places)
+        fading: float = 0.5 ** ((now - self._at) / _FADES)
+        return self._first * fading + beyond * self._whole / places
 
 
 def share_of_fastest(speeds: Iterable[tuple[frozenset[str] | None, float]]) -> list[float]:

@@ -54,12 +54,15 @@ class Learning:
             backend.places.saw(sample.running, sample.waiting)
         self._reopen(backend, now)
 
-    def produces(self, backend: Backend) -> None:
-        """Note that a backend answers one request more at the same time."""
+    def begins(self, backend: Backend, asked: float) -> None:
+        """Note that a backend begins to answer what it was `asked` then (monotonic seconds)."""
+        now = self._pool.monotonic()
+        if backend.in_flight <= backend.open_for:
+            backend.waits.began(now - asked, now)
         if backend.producing > backend.places.runs:
             backend.places.saw_running(backend.producing)
             if backend.open_for != inf:
-                self._reopen(backend, self._pool.monotonic())
+                self._reopen(backend, now)
                 self._pool.on_release(backend)
 
     def took(self, backend: Backend, now: float) -> None:

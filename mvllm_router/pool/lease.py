@@ -37,7 +37,7 @@ class Lease:
         if not self.produces and not self.released:
             self.produces = True
             self.backend.producing += 1
-            self._pool.learning.produces(self.backend)
+            self._pool.learning.begins(self.backend, self.began)
 
     def release(self) -> None:
         """Give the place back; a second call does nothing."""
@@ -47,7 +47,9 @@ class Lease:
         backend, pool = self.backend, self._pool
         backend.in_flight -= 1
         backend.producing -= self.produces
-        backend.rescore(pool.monotonic())
+        now = pool.monotonic()
+        backend.rescore(now)
+        backend.waits.ended(now - self.began)
         if self.is_trial:
             backend.circuit.end_trial(self.began)
         pool.on_release(backend)

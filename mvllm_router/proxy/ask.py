@@ -14,7 +14,13 @@ from mvllm_router.pool import Backend
 from mvllm_router.proxy import headers
 from mvllm_router.proxy.client import Client
 from mvllm_router.proxy.connections import Connections
-from mvllm_router.proxy.inspect import model_of, model_of_object, with_model
+from mvllm_router.proxy.inspect import (
+    priority_of_header,
+    wanted_of,
+    wanted_of_object,
+    with_model,
+)
+from mvllm_router.proxy.queue import Claim
 from mvllm_router.proxy.routes import Route
 
 # A server would answer TRACE with what it was sent, the key that the router has for it included.
@@ -27,10 +33,11 @@ _RELAYED = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 class Ask:
     """A request that is ready to be sent to any backend, and the client that waits for it.
 
-    `lines` are its headers as a backend gets them. `model` is the one that it names, if it does.
+    `lines` are its headers as a backend gets them. `model` is the one that it names, if it does;
+    `priority` is the one that it asks for, 0 if it does not.
     """
 
-    __slots__ = ("caller", "client", "lines", "model", "request", "route")
+    __slots__ = ("caller", "client", "lines", "model", "priority", "request", "route")
 
     def __init__(self, request: Request, route: Route, outlet: Outlet) -> None:
         """Take a whole request.
@@ -45,10 +52,14 @@ class Ask:
         self.caller: Caller = request.caller or ANYBODY
         self.lines = headers.to_backend(request.fields, request.trusted_proxy)
         if route.json and request.method == "POST":
-            self.model = model_of_object(request.body)
+            wanted = wanted_of_object(request.body)
         else:
             content_type = request.fields.get("content-type", "")
-            self.model = model_of(request.body, content_type, request.query)
+            wanted = wanted_of(request.body, content_type, request.query)
+        self.model: str | None = wanted.model
+        # What is in front of the router knows better than the client how urgent it is.
+        given = request.fields.first.get(b"x-priority")
+        self.priority: int = wanted.priority or 0 if given is None else priority_of_header(given)
         self.client = Client(
             outlet,
             http_1_1=request.http_1_1,
@@ -63,6 +74,11 @@ class Ask:
     def header(self, name: str) -> str:
         """Return the value of a header by its name in small letters; "" where it has none."""
         return self.request.fields.get(name, "")
+
+    @property
+    def claim(self) -> Claim:
+        """For whom it waits where it has to, and how early it wants its turn."""
+        return Claim.of(self.caller.name, self.caller.priority, self.priority)
 
     def leave_if_gone(self) -> None:
         """Stop here if the client has left.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from mvllm_router.errors import ModelNotFound, NoBackend, Overloaded, RouterError
 from mvllm_router.policies import Choice, Policies, Wish
 from mvllm_router.pool import Backend, Lease, Pool
-from mvllm_router.proxy.queue import Queue, Ticket
+from mvllm_router.proxy.queue import ORDINARY, Claim, Queue, Ticket, Waiting
 
 # Seconds after which a client may try again when no server is up, or none has room.
 RETRY_AFTER = 2
@@ -26,11 +26,15 @@ Waiter = Ticket["asyncio.Future[Lease]"]
 
 @dataclass(frozen=True, slots=True)
 class QueueRules:
-    """Whether backends are capped, how many requests may wait, and how long, in seconds."""
+    """Whether backends are capped, how many requests may wait, and how long, in seconds.
+
+    `ageing` is how many seconds of waiting make up for one step of priority.
+    """
 
     enforce_capacity: bool = False
     max_queue: int = 0
     timeout: float = 60.0
+    ageing: float = 5.0
 
     @property
     def caps(self) -> bool:
@@ -44,7 +48,7 @@ class QueueRules:
 
 
 class Dispatch:
-    """Chooses by the policy and hands places over in the order in which requests came.
+    """Chooses by the policy and hands places over to those that wait, in the queue's order.
 
     Invariant: while somebody waits, no backend that could serve them has room. So who comes
     later never overtakes, and nobody waits while there is a free place.
@@ -62,6 +66,10 @@ class Dispatch:
     @property
     def waiting(self) -> int:
         return self._queue.count
+
+    def who_waits(self) -> Waiting:
+        """Return how many wait, by key and by rank too."""
+        return self._queue.waiting()
 
     def lease_now(
         self,
@@ -154,10 +162,15 @@ class Dispatch:
 
     # --- waiting
 
-    async def wait(self, wish: Wish, tried: Collection[Backend] = ()) -> Lease:
+    async def wait(
+        self, wish: Wish, tried: Collection[Backend] = (), claim: Claim = ORDINARY
+    ) -> Lease:
         """Return a lease as soon as a backend for `wish` has room that was not `tried`.
 
         Where all of those that it could go to were, it may go to them once more.
+
+        Args:
+            claim: for whom, and how early it wants its turn among those that wait.
 
         Raises:
             ModelNotFound, NoBackend: there is none any more, when its time is over.
@@ -165,17 +178,17 @@ class Dispatch:
         """
         if not self._candidates(wish.model, tried):
             tried = ()
-        if self._queue.count >= self.rules.limit and not self._make_way():
-            raise Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
-        loop = asyncio.get_running_loop()
         begun = self.pool.monotonic()
-        waiter = Waiter(wish, tried, loop.create_future(), begun)
+        if self._queue.count >= self.rules.limit and not self._let_one_go(begun):
+            self._make_room(claim, begun)
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(wish, tried, loop.create_future(), claim)
         # Not `asyncio.wait_for`: before Python 3.12 it forgets that it was cancelled when a place
         # comes in the same moment, and a client that has left would keep it.
         deadline = loop.call_later(
             self.rules.timeout, self._tell_too_late, waiter, self.rules.timeout
         )
-        self._queue.join(waiter)
+        self._queue.join(waiter, begun, self.rules.ageing)
         try:
             return await waiter.tell
         except asyncio.CancelledError:
@@ -185,6 +198,20 @@ class Dispatch:
             deadline.cancel()
             self._queue.leave(waiter)
             self.pool.stats.queued.observe(self.pool.monotonic() - begun)
+
+    def _make_room(self, claim: Claim, now: float) -> None:
+        """Let the one that would be served last leave the full queue, unless that is who comes.
+
+        Raises:
+            Overloaded: it is.
+        """
+        error = Overloaded("Too many requests are waiting.", retry_after=RETRY_AFTER)
+        last = self._queue.gives_way_to(claim, now, self.rules.ageing)
+        if last is None or self._queue.count > self.rules.limit:
+            raise error
+        self._queue.leave(last)
+        if not last.tell.done():
+            last.tell.set_exception(error)
 
     def _tell_too_late(self, waiter: Waiter, seconds: float) -> None:
         if waiter.tell.done() or self._let_go(waiter):
@@ -218,21 +245,22 @@ class Dispatch:
             return
         self.pool.learning.try_more()
         self.hand_over()
-        held_since = self.pool.monotonic() - _LONGEST_HOLD
+        now = self.pool.monotonic()
         while any(
-            waiter.since <= held_since and self._let_go(waiter)
-            for waiter in self._queue.first_of_each_kind()
+            now - waiter.joined >= _LONGEST_HOLD and self._let_go(waiter)
+            for waiter in self._queue.first_of_each_kind(now)
         ):
             pass
 
     def hand_over(self) -> None:
         """Give free places to those that wait; called when one comes free or the pool changes."""
-        while any(self._serve(waiter) for waiter in self._queue.first_of_each_kind()):
+        now = self.pool.monotonic()
+        while any(self._serve(waiter) for waiter in self._queue.first_of_each_kind(now)):
             pass
 
-    def _make_way(self) -> bool:
-        """Let one that waits go on to a backend that will let it wait; tell whether one could."""
-        return any(self._let_go(waiter) for waiter in self._queue.first_of_each_kind())
+    def _let_one_go(self, now: float) -> bool:
+        """Let the first that can go on to a backend where it has to wait; tell whether one did."""
+        return any(self._let_go(waiter) for waiter in self._queue.first_of_each_kind(now))
 
     def _let_go(self, waiter: Waiter) -> bool:
         """Hold `waiter` back no longer: a backend with room may let it wait as well."""
@@ -251,7 +279,7 @@ class Dispatch:
         if not candidates:
             return False
         choice = self._pick(candidates, waiter.wish)
-        self._queue.leave(waiter)
+        self._queue.serve(waiter)
         waiter.tell.set_result(self.pool.lease(*choice))
         return True
 

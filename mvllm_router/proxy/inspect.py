@@ -1,9 +1,9 @@
-"""What the router reads of a request's body: the model's name, and nothing else."""
+"""What the router reads of a request's body: the model's name and the priority, nothing else."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import parse_qs
 
 import msgspec
@@ -11,13 +11,17 @@ import msgspec
 from mvllm_router.errors import BadRequest
 
 
-class _Wanted(msgspec.Struct):
-    """The only field that is decoded; the parser skips the rest without making objects."""
+class Wanted(msgspec.Struct):
+    """The only fields that are decoded; the parser skips the rest without making objects.
+
+    Once checked, `model` is a name or None, and `priority` a whole number or None.
+    """
 
     model: Any = None
+    priority: Any = None
 
 
-_wanted = msgspec.json.Decoder(_Wanted)
+_wanted = msgspec.json.Decoder(Wanted)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 # A multipart form field called "model", as audio uploads have it; not a file of that name.
@@ -35,20 +39,29 @@ _BEGINS_OBJECT = re.compile(rb"[ \t\r\n]*\{")
 _NOT_READABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def model_of_object(body: bytes) -> str | None:
-    """Return the model that a request names whose route takes a JSON object and nothing else.
+# The whole numbers that every reader of JSON agrees on (RFC 8259, section 6).
+_MOST = 2**53 - 1
+_WHOLE_NUMBER = re.compile(rb"[+-]?[0-9]{1,16}")
+
+
+def wanted_of_object(body: bytes) -> Wanted:
+    """Return what a request says whose route takes a JSON object and nothing else.
 
     Raises:
-        BadRequest: the body is none.
+        BadRequest: the body is none, or its priority is no whole number.
     """
     try:
-        return _name(_wanted.decode(body).model)
+        wanted = _wanted.decode(body)
     except _NOT_READABLE as error:
         raise BadRequest(f"The request body is not a JSON object: {error}") from None
+    wanted.model = _name(wanted.model)
+    if wanted.priority is not None and not _is_priority(wanted.priority):
+        raise _no_priority("`priority`")
+    return wanted
 
 
-def model_of(body: bytes, content_type: str, query: str) -> str | None:
-    """Return the model that any other request names, or None.
+def wanted_of(body: bytes, content_type: str, query: str) -> Wanted:
+    """Return what any other request says; what is no priority there may be something else.
 
     Args:
         body: the whole body.
@@ -60,12 +73,37 @@ def model_of(body: bytes, content_type: str, query: str) -> str | None:
         BadRequest: a form names several models.
     """
     if content_type.lower().startswith("multipart/"):
-        return _model_of_form(body)
+        return Wanted(_model_of_form(body))
     try:
-        model = _name(_wanted.decode(body).model) if body else None
+        wanted = _wanted.decode(body) if body else Wanted()
     except _NOT_READABLE:
-        model = None
-    return model or (parse_qs(query).get("model", [None])[0] if query else None)
+        wanted = Wanted()
+    name = _name(wanted.model)
+    wanted.model = name or (parse_qs(query).get("model", [None])[0] if query else None)
+    if not _is_priority(wanted.priority):
+        wanted.priority = None
+    return wanted
+
+
+def priority_of_header(value: bytes) -> int:
+    """Return the priority that a header gives.
+
+    Raises:
+        BadRequest: it is no whole number.
+    """
+    priority = int(value) if _WHOLE_NUMBER.fullmatch(value) else None
+    if not _is_priority(priority):
+        raise _no_priority("The header `x-priority`")
+    return priority
+
+
+def _is_priority(value: object) -> TypeGuard[int]:
+    return type(value) is int and -_MOST <= value <= _MOST
+
+
+def _no_priority(what: str) -> BadRequest:
+    text = f"{what} has to be a whole number, with at most 53 bits; lower is earlier."
+    return BadRequest(text, param="priority")
 
 
 def _name(model: object) -> str | None:
@@ -81,7 +119,7 @@ def _model_of_form(body: bytes) -> str | None:
 
 
 def with_model(body: bytes, model: str) -> bytes:
-    """Return `body`, in which `model_of` found a model, with another one in its place.
+    """Return `body`, in which a model was found, with another one in its place.
 
     Every other value of a JSON object or a form stays as it is, byte for byte; a body that
     names no model (the query did) is returned as it is.

@@ -149,7 +149,7 @@ class Relay:
 
     async def _wait(self, attempts: Serving) -> Lease:
         try:
-            return await self.dispatch.wait(attempts.ask, attempts.tried)
+            return await self.dispatch.wait(attempts.ask, attempts.tried, attempts.ask.claim)
         except (NoBackend, ModelNotFound):
             if attempts.failures:
                 raise _all_failed(attempts) from None

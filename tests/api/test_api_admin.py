@@ -499,6 +499,7 @@ async def test_a_reload_answers_with_what_has_changed_and_it_is_live(
                 "updated": {"gpu-1": ["weight"]},
                 "keys": [],
                 "settings": ["max_retries"],
+                "launches": {},
                 "needs_restart": ["log_format"],
             }
         },

@@ -45,6 +45,7 @@ def test_the_lowest_score_is_chosen_and_shown_with_its_arithmetic() -> None:
         "running": 3,
         "waiting": 1,
         "capacity": 8,
+        "learned": "",
     }
     assert reasons(document)["a"] == "not the lowest score"
 
@@ -57,6 +58,28 @@ def test_it_says_that_one_of_several_is_drawn() -> None:
     assert found["a"] == "the lowest score, as 2 have: one of them is drawn"
     assert found["b"] == "as good as a"
     assert found["c"] == "not the lowest score"
+
+
+def test_what_was_learned_is_told_and_how() -> None:
+    pool = new_pool()
+    slow, fast = add_up(pool, "slow", "m"), add_up(pool, "fast", "m")
+    for backend, gap in ((slow, 0.04), (fast, 0.02)):
+        backend.stats.events = 50
+        for _ in range(50):
+            backend.stats.inter_token.observe(gap)
+    for _ in range(2):
+        scraped(pool, slow, running=3, waiting=1)
+    scraped(pool, fast, running=2)
+    pool.learning.look()
+    found = {one["name"]: one for one in explained(pool)["candidates"]}
+    assert found["slow"]["learned"] == (
+        "runs 3 at once: beyond that, some waited there, 25 tokens/s for each request, "
+        "50% of the speed of the fastest"
+    )
+    assert found["slow"]["arithmetic"] == "(3 + 0.5·1)/(3·0.5) = 2.33"
+    assert found["fast"]["learned"] == (
+        "ran 2 at once, and none waited, 50 tokens/s for each request"
+    )
 
 
 def test_each_reason_to_leave_a_server_out_is_told() -> None:

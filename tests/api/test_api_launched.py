@@ -53,6 +53,7 @@ async def test_all_launches_are_shown_with_their_servers(api: Api) -> None:
     (one,) = launch["servers"]
     assert one == {**await server(api), "since_seconds": one["since_seconds"]}
     assert (one["name"], one["starts"], one["failures"], one["gpus"]) == ("sim-0", 1, 0, [])
+    assert (one["phase"], one["stage"]) == ("ready", "")  # how far it has come is over
     assert one["url"] == api.router.pool.backends["sim-0"].spec.url
     assert one["process"] > 0
 
@@ -97,10 +98,26 @@ async def test_what_cannot_be_done_is_refused(
     assert said in message(answer)
 
 
+async def test_the_metrics_tell_of_servers_that_were_started(
+    api: Api, http: aiohttp.ClientSession
+) -> None:
+    assert api.router.supervisor is not None
+    keeper = api.router.supervisor.keepers["sim-0"]
+    await until(lambda: keeper.memory is not None and keeper.took is not None, timeout=30)
+    async with http.get(api.router.url + "/metrics", headers=CLIENT) as response:
+        text = await response.text()
+    assert 'router_launch_phase{backend="sim-0",phase="ready"} 1' in text
+    assert 'router_launch_starts_total{backend="sim-0"} 1' in text
+    assert f'router_launch_memory_bytes{{backend="sim-0"}} {keeper.memory}' in text
+    assert (await server(api))["memory_bytes"] == keeper.memory
+
+
 async def test_the_last_lines_of_a_log_are_shown_and_those_behind_a_number(api: Api) -> None:
     document = await api.get("/router/logs/sim-0", **BOSS)
-    assert document["lines"][0].startswith("--- started as process ")
-    assert '"url": ' in document["lines"][1]
+    port = api.router.pool.backends["sim-0"].spec.url.rpartition(":")[2]
+    assert document["lines"][0] == f"--- is started on port {port}"
+    assert document["lines"][1].startswith("--- started as process ")
+    assert '"url": ' in document["lines"][2]
     newest = document["newest"]
     assert (await api.get(f"/router/logs/sim-0?after={newest}", **BOSS))["lines"] == []
     last = await api.get("/router/logs/sim-0?limit=1", **BOSS)

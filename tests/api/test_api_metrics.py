@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from pool_kit import Clock, add_up, new_pool, refuse, scraped
@@ -12,13 +13,16 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from mvllm_router import __version__
-from mvllm_router.api.metric_table import METRICS, MetricRow, Sources
+from mvllm_router.api.metric_table import METRICS
+from mvllm_router.api.metric_values import MetricRow, Sources
 from mvllm_router.api.metrics import CONTENT_TYPE, Metrics, family
 from mvllm_router.auth import Gate
 from mvllm_router.config import Config, KeySpec, ServerSpec, Settings
 from mvllm_router.errors import ModelNotAllowed, RateLimited
 from mvllm_router.histogram import Histogram
+from mvllm_router.launch.keeper import Keeper
 from mvllm_router.pool import Pool, Sample
+from mvllm_router.proxy.queue import Waiting
 
 Labels = dict[str, str]
 
@@ -41,8 +45,19 @@ def used_gate() -> Gate:
     return made
 
 
-def metrics(pool: Pool, keys: Gate, waiting: Callable[[], int]) -> Metrics:
-    return Metrics(Sources(pool, keys, waiting))
+WAITING = Waiting(3, {"alice": 2, "bob": 1}, {"high": 0, "normal": 2, "low": 1})
+
+
+def keeper() -> Keeper:
+    """A server that was started twice, and whose last start took 9 s."""
+    facts = SimpleNamespace(
+        name="a", phase="ready", life=SimpleNamespace(starts=2), took=9.0, memory=4096
+    )
+    return cast(Keeper, facts)
+
+
+def metrics(pool: Pool, keys: Gate, waiting: Waiting) -> Metrics:
+    return Metrics(Sources(pool, keys, lambda: waiting, lambda: [keeper()]))
 
 
 def text_of(made: Metrics) -> str:
@@ -54,7 +69,7 @@ def text_of(made: Metrics) -> str:
 
 
 def families(pool: Pool) -> dict[str, Metric]:
-    text = text_of(metrics(pool, used_gate(), lambda: 3))
+    text = text_of(metrics(pool, used_gate(), WAITING))
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
@@ -124,7 +139,14 @@ def test_the_names_of_counters_end_in_total_and_all_are_the_routers(busy: Pool) 
         ("router_backend_circuit_open", {"backend": "a"}, 1),
         ("router_backend_circuit_openings_total", {"backend": "a"}, 1),
         ("router_last_resorts_total", {"backend": "a"}, 4),
+        ("router_launch_phase", {"backend": "a", "phase": "ready"}, 1),
+        ("router_launch_phase", {"backend": "a", "phase": "leaving"}, 0),
+        ("router_launch_starts_total", {"backend": "a"}, 2),
+        ("router_launch_start_seconds", {"backend": "a"}, 9),
+        ("router_launch_memory_bytes", {"backend": "a"}, 4096),
         ("router_queued", {}, 3),
+        ("router_queue_waiting", {"priority": "low"}, 1),
+        ("router_key_queued", {"key": "alice"}, 2),
         ("router_queue_seconds_count", {}, 1),
         ("router_backend_in_flight", {"backend": "a"}, 0),
         ("router_backend_running", {"backend": "a"}, 2),
@@ -164,7 +186,7 @@ def test_figures_are_those_of_the_moment_of_asking() -> None:
     pool = new_pool(clock)
     backend = add_up(pool, "a")
     scraped(pool, backend, running=2)
-    made = metrics(pool, gate(), lambda: 3)
+    made = metrics(pool, gate(), WAITING)
     pool.lease(backend)
     refuse(pool, backend)
     clock.advance(1.5)
@@ -176,7 +198,7 @@ def test_figures_are_those_of_the_moment_of_asking() -> None:
 
 def test_keys_that_come_and_go_with_a_reload_do_so_here() -> None:
     live = used_gate()
-    made = metrics(new_pool(), live, lambda: 3)
+    made = metrics(new_pool(), live, WAITING)
     live.adopt(Config(servers=(), settings=Settings(), keys=(KeySpec("bob", b"other"),)))
     text = text_of(made)
     assert "alice" not in text
@@ -185,7 +207,7 @@ def test_keys_that_come_and_go_with_a_reload_do_so_here() -> None:
 
 
 def test_without_keys_nothing_is_said_of_them() -> None:
-    text = text_of(metrics(new_pool(), gate(), lambda: 3))
+    text = text_of(metrics(new_pool(), gate(), WAITING))
     assert not re.search(r"^router_key_", text, re.MULTILINE)
 
 
@@ -201,7 +223,8 @@ def test_removed_servers_vanish(busy: Pool) -> None:
     busy.lease(busy.backends["a"])
     busy.remove("a")
     for each in families(busy).values():
-        assert all("backend" not in sample.labels for sample in each.samples)
+        if not each.name.startswith("router_launch_"):  # these go with their keepers
+            assert all("backend" not in sample.labels for sample in each.samples)
 
 
 def test_odd_labels_are_escaped() -> None:
@@ -230,7 +253,7 @@ def test_prometheus_reads_what_is_written_whatever_labels_say(labels: dict[str, 
         MetricRow("counter", "c", "A counter.", names, lambda _: [(values, 3)]),
         MetricRow("histogram", "h", "A histogram.", names, lambda _: [(values, histogram)]),
     ]
-    sources = Sources(new_pool(), gate(), lambda: 0)
+    sources = Sources(new_pool(), gate(), lambda: WAITING, list)
     text = "".join(piece for row in rows for piece in family(row, sources))
     found = {each.name: each for each in text_string_to_metric_families(text)}
     assert [(each.type, each.documentation) for each in found.values()] == [
@@ -253,7 +276,7 @@ async def test_others_get_their_turn_while_metrics_of_many_servers_are_written()
     pool = new_pool()
     for number in range(300):
         add_up(pool, f"s{number}")
-    made, turns = metrics(pool, gate(), lambda: 0), 0
+    made, turns = metrics(pool, gate(), WAITING), 0
     writing = asyncio.ensure_future(made.text())
     while not writing.done():
         await asyncio.sleep(0)

@@ -17,11 +17,13 @@ from mvllm_router.config import KeySpec
 from mvllm_router.errors import RateLimited
 from mvllm_router.pool import Pool
 from mvllm_router.pool.stats import NOTE_EVERY
+from mvllm_router.proxy.queue import Queue, Waiting
 
+NOBODY: Waiting = Queue[None]().waiting()
 ABOUT = About("http://127.0.0.1:8888", "least_load", "servers.toml", started=1_699_999_990.0)
 
 
-def document(pool: Pool, *, waiting: int = 0, draining: bool = False) -> dict[str, Any]:
+def document(pool: Pool, *, waiting: Waiting = NOBODY, draining: bool = False) -> dict[str, Any]:
     text = json.dumps(snapshot_document(pool, ABOUT, waiting, draining), allow_nan=False)
     read: dict[str, Any] = json.loads(text)
     return read
@@ -34,7 +36,7 @@ def test_it_says_what_the_router_is_and_does() -> None:
     pool.stats.finished("chat", 502, 0.1)
     pool.stats.finished("chat", 404, 0.1)
     pool.stats.client_left["chat"] += 1
-    read = document(pool, waiting=2)
+    read = document(pool, waiting=Waiting(2, {"": 2}, {"high": 0, "normal": 1, "low": 1}))
     about = {
         "version": __version__,
         "at": "2023-11-14T22:13:20.000+00:00",
@@ -45,6 +47,7 @@ def test_it_says_what_the_router_is_and_does() -> None:
         "state": "running",
         "in_flight": 3,
         "queued": 2,
+        "queued_by_priority": {"high": 0, "normal": 1, "low": 1},
     }
     assert {key: read[key] for key in about} == about
     assert read["requests"] == {"total": 3, "errors": 1, "client_left": 1}
@@ -60,12 +63,13 @@ def test_it_says_what_each_key_has_had_and_nothing_secret() -> None:
             alice.admit("m")
     alice.release()
     alice.used(5, 7)
-    shown = snapshot_document(pool, ABOUT, 0, False, [alice])
+    shown = snapshot_document(pool, ABOUT, Waiting(1, {"alice": 1}, {}), False, [alice])
     assert shown["keys"] == [
         {
             "name": "alice",
             "requests": 2,
             "in_flight": 1,
+            "queued": 1,
             "refused": 3,
             "prompt_tokens": 5,
             "completion_tokens": 7,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from cli_kit import Running, router, start, until_nobody_listens
 from support import chat, until
 
+from mvllm_router.cli.launch import clear_up
 from mvllm_router.client import get
 from mvllm_router.launch.guard import is_there
 
@@ -66,6 +68,49 @@ async def test_a_router_that_is_killed_leaves_no_server_behind(tmp_path: Path) -
         (server,) = running.server_urls
         await running.stop(signal.SIGKILL)
     await until_nobody_listens(server)
+
+
+async def test_what_is_left_when_the_guard_is_killed_too_is_ended_by_the_next_router(
+    tmp_path: Path,
+) -> None:
+    words = ("command", "--name", "sim", "--", *SIM)
+    async with launching(*words, cwd=tmp_path) as running:
+        await running.log_line("ready after")
+        (left,) = processes(running.url)
+        (guard,) = children_of(running.process.pid, "launch.guard")
+        running.process.send_signal(signal.SIGSTOP)  # else it would start another guard
+        os.kill(guard, signal.SIGKILL)
+        await running.stop(signal.SIGKILL)
+    assert is_there(left)
+    async with launching(*words, cwd=tmp_path) as running:
+        assert f"which was killed has left: processes {left}" in "\n".join(running.lines)
+        await running.log_line("ready after")
+        await until(lambda: not is_there(left))  # whoever adopted it has noticed
+        assert processes(running.url) != [left]
+        await running.stop()
+    assert lists_of_servers(tmp_path) == []
+
+
+def test_a_user_without_a_home_has_left_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", nowhere)
+    clear_up()
+
+
+def lists_of_servers(folder: Path) -> list[Path]:
+    return list(folder.glob("state/mvllm-router/*/servers-*"))
+
+
+def children_of(pid: int, word: str) -> list[int]:
+    """Return the children of a process that have a word in their command."""
+    done = subprocess.run(
+        ["ps", "-Aww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    )
+    rows = (line.split(None, 2) for line in done.stdout.splitlines())
+    return [int(row[0]) for row in rows if int(row[1]) == pid and word in row[2]]
 
 
 async def test_run_starts_what_the_file_has_under_launch_beside_its_servers(tmp_path: Path) -> None:
@@ -173,7 +218,7 @@ async def test_following_a_log_goes_on_with_what_comes(tmp_path: Path) -> None:
         await running.log_line("ready after")
         reading = await start("logs", "sim-0", "-f", "--url", running.url, cwd=tmp_path)
         assert reading.stdout is not None
-        assert b"--- started" in await reading.stdout.readline()
+        assert b"--- is started" in await reading.stdout.readline()
         os.kill(processes(running.url)[0], signal.SIGKILL)
         lines: list[bytes] = []
         while b"--- started" not in b"".join(lines):

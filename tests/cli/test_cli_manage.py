@@ -320,6 +320,24 @@ async def test_reload_prints_what_has_changed(
     assert done == Done(0, "nothing has changed\n", "")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is launched there")
+async def test_reload_prints_what_becomes_of_launches_and_what_is_left_to_do(
+    with_file: tuple[Router, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    running, path = with_file
+    table = '[[launch]]\nengine = "command"\nname = "own"\nargs = ["/bin/sleep", "600"]\n'
+    write(path, "gpu-1", more=table)
+    done = await router("reload", "--url", running.url, cwd=tmp_path)
+    assert done.out.splitlines() == ["launches: own (added)"]
+    write(path, "gpu-1", more=table + "slots = 4\n")
+    done = await router("reload", "--url", running.url, cwd=tmp_path)
+    assert done.out.splitlines() == [
+        "launches: own (changed)",
+        "`router restart --rolling own` lets its servers take the change",
+    ]
+
+
 async def test_reload_prints_which_keys_of_a_server_have_changed(
     with_file: tuple[Router, Path], tmp_path: Path
 ) -> None:

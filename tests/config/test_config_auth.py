@@ -51,9 +51,9 @@ def test_both_ways_to_write_it_are_the_same() -> None:
 def test_all_that_an_entry_can_say() -> None:
     text = entry(
         "key = 'secret'\nrequests_per_minute = 60\ntokens_per_minute = 1000\n"
-        "max_concurrent_requests = 4\nmodels = ['a', 'b', 'a']"
+        "max_concurrent_requests = 4\nmodels = ['a', 'b', 'a']\npriority = -10"
     )
-    assert keys(text) == (KeySpec("alice", key_digest("secret"), 60, 1000, 4, ("a", "b")),)
+    assert keys(text) == (KeySpec("alice", key_digest("secret"), 60, 1000, 4, ("a", "b"), -10),)
     (plain,) = keys(entry("key = 'secret'"))
     assert plain == KeySpec("alice", key_digest("secret"))
 

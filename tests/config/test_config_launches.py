@@ -152,7 +152,27 @@ def test_what_may_be_a_key_is_not_shown(line: str) -> None:
     assert "hush" not in complaint(ONE + line)
 
 
-def test_another_launch_needs_a_restart() -> None:
-    diff = changes(load(ONE), load(ONE + "replicas = 2"))
-    assert diff.needs_restart == ("launch",)
-    assert not changes(load(ONE), load(ONE))
+@pytest.mark.parametrize(
+    ("before", "after", "becomes"),
+    [
+        ("", "", {}),
+        ("", "replicas = 2", {"qwen3-8b": "scaled"}),
+        ("replicas = 2", "", {}),
+        ("replicas = 2", "replicas = 3\nslots = 4", {"qwen3-8b": "changed"}),
+        ("replicas = 2", "slots = 4", {"qwen3-8b": "changed"}),
+        ("", 'args = ["--seed", "1"]', {"qwen3-8b": "changed"}),
+        ("", 'name = "other"', {"qwen3-8b": "removed", "other": "added"}),
+    ],
+)
+def test_what_becomes_of_a_launch_is_told_by_its_name(
+    before: str, after: str, becomes: dict[str, str]
+) -> None:
+    diff = changes(load(ONE + before), load(ONE + after))
+    assert (diff.launches, diff.needs_restart) == (becomes, ())
+    assert bool(diff) == bool(becomes)
+
+
+@pytest.mark.parametrize("line", ["tp = 2", "gpus = [1]", "gpus = []"])
+def test_other_gpus_for_a_launch_need_a_restart(line: str) -> None:
+    diff = changes(load(ONE), load(ONE + line + "\nreplicas = 2"))
+    assert (diff.launches, diff.needs_restart) == ({}, ("launch qwen3-8b",))

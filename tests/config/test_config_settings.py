@@ -47,6 +47,7 @@ DEFAULTS = {
     "hide_upstream_errors": False,
     "learn": True,
     "queue_timeout": 60.0,
+    "priority_ageing": 5.0,
     "scrape_interval": 1.0,
     "health_check_interval": 10.0,
     "health_check_timeout": 5.0,

@@ -14,6 +14,7 @@ from mvllm_router.config import Config, KeySpec, ServerSpec, Settings
 from mvllm_router.pool import Pool
 from mvllm_router.proxy import routes
 from mvllm_router.proxy.failure import Failure
+from mvllm_router.proxy.queue import Queue
 from mvllm_router.proxy.routes import relayed
 from mvllm_router.proxy.verdict import MOVES_ON
 from mvllm_router.server import Router
@@ -75,11 +76,12 @@ def test_every_key_of_each_document_is_described() -> None:
     pool = pool_of_one()
     about = About("http://127.0.0.1:8888", "least_load", None, 0.0)
     key = Holder(KeySpec("alice", b""), pool.monotonic)
+    waiting = Queue[None]().waiting()
     documents = {
         "/health": health_document(pool, Settings()),
         "/load-stats": load_stats_document(pool),
         "/server-models": server_models_document(pool),
-        "/router/snapshot": snapshot_document(pool, about, 0, False, [key]),
+        "/router/snapshot": snapshot_document(pool, about, waiting, False, [key]),
     }
     common = set(keys(documents["/load-stats"]))
     for path, document in documents.items():

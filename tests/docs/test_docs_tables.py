@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from docs_text import first_cells, rows, section, text_of
 
 from mvllm_router import cli
-from mvllm_router.api.metric_table import METRICS, MetricRow
+from mvllm_router.api.metric_table import METRICS
+from mvllm_router.api.metric_values import MetricRow
 from mvllm_router.cli.output import Exit
 from mvllm_router.config import (
     AUTH_KEYS,

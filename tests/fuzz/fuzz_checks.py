@@ -28,7 +28,7 @@ from mvllm_router.errors import BadRequest
 from mvllm_router.pool import Backend, Pool
 from mvllm_router.proxy import hidden, sse
 from mvllm_router.proxy.attempts import Trouble
-from mvllm_router.proxy.inspect import model_of, model_of_object, with_model
+from mvllm_router.proxy.inspect import wanted_of, wanted_of_object, with_model
 from mvllm_router.proxy.routes import relayed
 from mvllm_router.proxy.verdict import Verdict, judge
 
@@ -212,8 +212,10 @@ def load(body: bytes) -> Any:
 def check_body(body: bytes, content_type: str, query: str, *, must_be_json: bool) -> None:
     """A body names a model or none or is a bad request; so is giving it another name."""
     try:
-        model = model_of_object(body) if must_be_json else model_of(body, content_type, query)
+        wanted = wanted_of_object(body) if must_be_json else wanted_of(body, content_type, query)
+        model = wanted.model
         assert model is None or isinstance(model, str)
+        assert wanted.priority is None or type(wanted.priority) is int
         assert model is None or len(model) <= len(body) + len(query)
     except BadRequest:
         assert must_be_json or body.count(b"name=") > 1

@@ -17,7 +17,7 @@ from mvllm_router.errors import BadRequest
 from mvllm_router.fields import fields_of
 from mvllm_router.front.forwarded import TrustedProxies
 from mvllm_router.proxy import headers
-from mvllm_router.proxy.inspect import model_of, with_model
+from mvllm_router.proxy.inspect import wanted_of, with_model
 from mvllm_router.proxy.routes import relayed
 
 JSON_TYPE, FORM_TYPE = "application/json", "multipart/form-data; boundary=B"
@@ -92,9 +92,11 @@ queries = st.one_of(
 
 def finds(body: bytes, content_type: str = JSON_TYPE, query: str = "") -> str | None:
     try:
-        return model_of(body, content_type, query)
+        model = wanted_of(body, content_type, query).model
     except BadRequest:  # a form that names two
         return None
+    assert model is None or isinstance(model, str)
+    return model
 
 
 @examples(500)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from mvllm_router.config import LaunchSpec
@@ -25,6 +26,20 @@ def gpu(number: int, *, used: float = 0.5, name: str = "H100", vendor: Any = "nv
 
 def gpus(count: int) -> tuple[Gpu, ...]:
     return tuple(gpu(number) for number in range(count))
+
+
+def split(number: int, parts: int) -> tuple[Gpu, ...]:
+    """Return the parts of a GPU that MIG has split."""
+    return tuple(
+        replace(
+            gpu(number, used=0.0, name="H100 MIG 1g.10gb"),
+            uuid=f"MIG-{number:04d}-{part}",
+            total=10 * GIB,
+            part=part,
+            whole=f"GPU-{number:04d}",
+        )
+        for part in range(parts)
+    )
 
 
 def launch(**more: Any) -> LaunchSpec:

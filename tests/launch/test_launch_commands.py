@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from launch_kit import gpu, launch
+from launch_kit import gpu, launch, split
 
 from mvllm_router.launch.commands import Command, command, served_name, server
 from mvllm_router.launch.placement import Place
@@ -84,12 +84,24 @@ def test_a_command_is_filled_in_and_other_braces_are_left() -> None:
 
 
 def test_each_server_sees_its_gpus_by_uuid_and_no_others() -> None:
-    found = made(gpus=[gpu(2), gpu(3)])
+    place = Place(launch(engine="llama.cpp"), 0, (gpu(2), gpu(3)))
+    found = command(place, PROGRAMS["llama.cpp"], 20000)
     assert found.env == {"CUDA_VISIBLE_DEVICES": "GPU-0002,GPU-0003"}
     assert found.environment({"CUDA_VISIBLE_DEVICES": "0,1,2,3", "HOME": "/"}) == {
         "CUDA_VISIBLE_DEVICES": "GPU-0002,GPU-0003",
         "HOME": "/",
     }
+
+
+def test_vllm_which_may_not_know_uuids_is_told_to_count_as_the_driver_does() -> None:
+    found = made(gpus=[gpu(2), gpu(3)])
+    inherited = {"CUDA_VISIBLE_DEVICES": "0,1,2,3", "CUDA_DEVICE_ORDER": "FASTEST_FIRST"}
+    assert found.environment(inherited) == {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+        "CUDA_VISIBLE_DEVICES": "2,3",
+    }
+    # Of a GPU that is split, there is no other name for a part.
+    assert made(gpus=split(2, 3)[1:2]).env == {"CUDA_VISIBLE_DEVICES": "MIG-0002-1"}
 
 
 def test_of_amd_the_inner_variables_are_taken_away_since_they_would_number_what_is_left() -> None:

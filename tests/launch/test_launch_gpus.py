@@ -1,4 +1,11 @@
-"""Which GPUs there are, out of the drivers' answers, and which of them may be used."""
+"""Which GPUs there are, out of the drivers' answers, and which of them may be used.
+
+Where the shapes come from: NVML and MIG from NVIDIA's nvidia-ml-py and the MIG user guide, the CSV
+from `nvidia-smi --help-query-gpu`, rules of the variables from the CUDA programming guide (a UUID
+may be cut short, what is behind an entry that names nothing is not seen) and AMD's page on GPU
+isolation; `rocm-smi --json` as in marimo-team/marimo#9237 and mudler/LocalAI#7761, `amd-smi` as in
+AMD's command-line tool (`gpu_data` since ROCm 7).
+"""
 
 from __future__ import annotations
 
@@ -19,9 +26,10 @@ from mvllm_router.launch.gpus import (
 )
 
 H100 = "GPU-4d4b2ba5-8b0a-0d0e-c1cf-1f3a3e2a9a10"
-NVIDIA_SMI = f"""index, uuid, name, memory.total [MiB], memory.used [MiB]
-0, {H100}, NVIDIA H100 80GB HBM3, 81559 MiB, 4 MiB
-1, GPU-aa, NVIDIA GB10, [N/A], [N/A]
+NVIDIA_SMI = f"""index, uuid, name, memory.total [MiB], memory.used [MiB], mig.mode.current
+0, {H100}, NVIDIA H100 80GB HBM3, 81559 MiB, 4 MiB, Disabled
+1, GPU-aa, NVIDIA GB10, [N/A], [N/A], [N/A]
+2, GPU-bb, NVIDIA A100-SXM4-40GB, 40960 MiB, 0 MiB, Enabled
 """
 AMD_STATIC = """[{"gpu": 0, "asic": {"market_name": "AMD Instinct MI300X OAM",
   "asic_serial": "0xECC1F54A3F3E2E51"}}]"""
@@ -33,14 +41,38 @@ ROCM_SMI = """{"card1": {"Unique ID": "0x18f68e602b8a790f", "Card Series": "AMD 
   "VRAM Total Used Memory (B)": "24"}, "system": {"Driver version": "6.8.5"}}"""
 
 
+A100 = "GPU-5d5ba0d6-d33d-2b2c-524d-9e3d8d2b8a77"
+PART_0 = "MIG-c6d4f1ef-42e4-5de3-91c7-45d71c87eb3f"
+PART_2 = "MIG-cba663e8-9bed-5b25-b243-5985ef7c9beb"
+
+
 class Nvml:
     """Answers as the module `pynvml` does; some of its versions give bytes."""
+
+    NVML_DEVICE_MIG_ENABLE = 1
 
     class NVMLError(Exception):
         pass
 
     def __init__(self, *devices: tuple[str | bytes, str | bytes]) -> None:
-        self.devices = devices
+        self.devices = list(devices)
+        self.parts: dict[int, tuple[str | None, ...]] = {}  # UUIDs of those of a split GPU
+
+    def nvmlDeviceGetMigMode(self, number: int) -> list[int]:
+        if self.devices[number][1] == "NVIDIA GB10":
+            raise self.NVMLError("Not Supported")
+        return [int(number in self.parts)] * 2
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, number: int) -> int:
+        return 7
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, number: int, part: int) -> int:
+        uuids = self.parts[number]
+        uuid = uuids[part] if part < len(uuids) else None
+        if uuid is None:
+            raise self.NVMLError("Not Found")
+        self.devices.append((uuid, f"{self.devices[number][1]!s} MIG 1g.5gb"))
+        return len(self.devices) - 1
 
     def nvmlDeviceGetCount(self) -> int:
         return len(self.devices)
@@ -57,6 +89,8 @@ class Nvml:
     def nvmlDeviceGetMemoryInfo(self, number: int) -> SimpleNamespace:
         if self.devices[number][1] == "NVIDIA GB10":
             raise self.NVMLError("Not Supported")
+        if "MIG" in str(self.devices[number][1]):
+            return SimpleNamespace(total=5 * GIB, used=0, free=5 * GIB)
         return SimpleNamespace(total=80 * GIB, used=number * GIB, free=(80 - number) * GIB)
 
 
@@ -75,10 +109,58 @@ def test_a_gpu_that_shares_the_processors_memory_can_be_used() -> None:
 
 
 def test_nvidia_smi_is_read_also_where_a_gpu_has_no_memory_of_its_own() -> None:
-    first, second = parse_nvidia_smi(NVIDIA_SMI)
+    first, second, *_ = parse_nvidia_smi(NVIDIA_SMI)
     assert (first.uuid, first.total, first.used) == (H100, 81559 * 2**20, 4 * 2**20)
     assert (second.number, second.total) == (1, 0)
     assert not second.is_in_use
+
+
+def test_nvidia_smi_leaves_out_a_gpu_that_is_split_and_says_what_finds_its_parts(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert [gpu.number for gpu in parse_nvidia_smi(NVIDIA_SMI)] == [0, 1]
+    assert "GPU 2 is split by MIG: nvidia-ml-py finds its parts" in caplog.text
+
+
+def split_nvml() -> Nvml:
+    """The second of three GPUs has parts 0 and 2, and is split into these alone."""
+    made = Nvml((H100, "NVIDIA H100"), (A100, "NVIDIA A100-SXM4-40GB"), ("GPU-cc", "NVIDIA H100"))
+    made.parts = {1: (PART_0, None, PART_2)}
+    return made
+
+
+def test_the_parts_of_a_gpu_that_mig_has_split_count_for_themselves() -> None:
+    whole, first, second, last = read_nvml(split_nvml())
+    assert (whole.uuid, whole.part, last.number) == (H100, None, 2)
+    assert (first.uuid, first.label, first.whole) == (PART_0, "1:0", A100)
+    assert (second.uuid, second.label, second.total) == (PART_2, "1:2", 5 * GIB)
+    assert second.describe() == "GPU 1:2 (NVIDIA A100-SXM4-40GB MIG 1g.5gb, 5.0 of 5.0 GiB free)"
+
+
+@pytest.mark.parametrize(
+    ("value", "labels"),
+    [
+        (PART_2, ["1:2"]),
+        (f"{PART_2},{PART_0}", ["1:2", "1:0"]),
+        (PART_2[:12], []),
+        ("1", ["1:0"]),
+        (A100, ["1:0"]),
+        ("0,1", ["0", "1:0"]),
+    ],
+)
+def test_a_split_gpu_is_its_first_part_and_a_part_is_called_by_all_of_its_uuid(
+    value: str, labels: list[str]
+) -> None:
+    found = visible(read_nvml(split_nvml()), {"CUDA_VISIBLE_DEVICES": value})
+    assert [one.label for one in found] == labels
+
+
+def test_a_part_is_called_by_both_numbers() -> None:
+    there = read_nvml(split_nvml())
+    found = gpu_called(there, "1:2")
+    assert found is not None
+    assert found.uuid == PART_2
+    assert gpu_called(there, "1:1") is None
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

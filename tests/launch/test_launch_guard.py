@@ -30,7 +30,7 @@ GENTLE = "import time; print('ready', flush=True); time.sleep(600)"
 ROUTER = """
 import sys, time
 from mvllm_router.launch.guard import Guard
-guard = Guard()
+guard = Guard(lambda groups: None)
 guard.watch(int(sys.argv[1]))
 print("ready", flush=True)
 time.sleep(600)
@@ -83,7 +83,7 @@ def test_a_router_that_is_killed_takes_its_servers_with_it(started: Started) -> 
 
 def test_what_it_was_told_to_forget_is_left_alone(started: Started) -> None:
     kept, ended = start(started, GENTLE), start(started, GENTLE)
-    guard = Guard()
+    guard = Guard(lambda groups: None)
     guard.watch(kept.pid)
     guard.watch(ended.pid)
     guard.forget(kept.pid)
@@ -94,7 +94,7 @@ def test_what_it_was_told_to_forget_is_left_alone(started: Started) -> None:
 
 def test_a_guard_that_was_killed_gets_a_successor_that_knows_all(started: Started) -> None:
     first, second = start(started, GENTLE), start(started, GENTLE)
-    guard = Guard()
+    guard = Guard(lambda groups: None)
     guard.watch(first.pid)
     guard._process.kill()
     guard._process.wait()
@@ -102,6 +102,32 @@ def test_a_guard_that_was_killed_gets_a_successor_that_knows_all(started: Starte
     guard.close()
     until_gone(first)
     until_gone(second)
+
+
+def test_a_guard_that_was_killed_is_missed_at_the_next_look(started: Started) -> None:
+    server = start(started, GENTLE)
+    guard = Guard(lambda groups: None)
+    guard.watch(server.pid)
+    killed = guard._process
+    guard.look()
+    assert guard._process is killed
+    killed.kill()
+    killed.wait()
+    guard.look()
+    assert guard._process.pid != killed.pid
+    guard.close()
+    until_gone(server)
+
+
+def test_all_groups_that_are_watched_are_told_at_each_change(started: Started) -> None:
+    told: list[set[int]] = []
+    guard = Guard(lambda groups: told.append(set(groups)))
+    guard.watch(-1)
+    guard.watch(-2)
+    guard.forget(-1)
+    assert told == [{-1}, {-1, -2}, {-2}]
+    guard.forget(-2)
+    guard.close()
 
 
 def test_a_signal_to_nobody_says_so(started: Started) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from launch_kit import gpu, gpus, launch
+from launch_kit import gpu, gpus, launch, split
 
 from mvllm_router.config import LaunchSpec
 from mvllm_router.launch.faults import CannotLaunch
@@ -25,6 +25,47 @@ def refusal(*launches: LaunchSpec, there: Any = ()) -> CannotLaunch:
 
 def test_each_gpu_gets_a_server() -> None:
     assert placed(launch(), there=gpus(2)) == [("qwen-0", [0]), ("qwen-1", [1])]
+
+
+@pytest.mark.parametrize("count", [1, 8, 16])
+@pytest.mark.parametrize("tp", [1, 2, 4, 8, 16])
+def test_any_machine_is_filled_with_groups_of_neighbours(count: int, tp: int) -> None:
+    if tp > count:
+        assert f"a server of {tp} GPUs does not fit" in str(
+            refusal(launch(tp=tp), there=gpus(count))
+        )
+        return
+    found = placed(launch(tp=tp), there=gpus(count))
+    assert found == [(f"qwen-{n}", list(range(n * tp, (n + 1) * tp))) for n in range(count // tp)]
+
+
+def test_on_sixteen_gpus_those_in_use_break_no_other_group() -> None:
+    there = [gpu(n, used=40 if n in (2, 11, 12) else 0.5) for n in range(16)]
+    assert placed(launch(tp=4), there=there) == [
+        ("qwen-0", [4, 5, 6, 7]),
+        ("qwen-1", [0, 1, 3, 8]),
+        ("qwen-2", [9, 10, 13, 14]),
+    ]
+    assert [numbers for _, numbers in placed(launch(tp=2), there=there)] == [
+        *([n, n + 1] for n in (0, 4, 6, 8, 14)),
+        [3, 10],
+    ]
+
+
+def test_a_server_gets_a_part_of_a_split_gpu_and_never_two() -> None:
+    there = (gpu(0), gpu(1), *split(2, 3), gpu(3, used=40))
+    found = [(one.name, one.gpus[0].label) for one in place([launch()], there)]
+    assert found == [
+        ("qwen-0", "0"),
+        ("qwen-1", "1"),
+        ("qwen-2", "2:0"),
+        ("qwen-3", "2:1"),
+        ("qwen-4", "2:2"),
+    ]
+    assert placed(launch(tp=2), there=there) == [("qwen-0", [0, 1])]
+    assert "a server of 2 GPUs does not fit" in str(refusal(launch(tp=2), there=split(0, 7)))
+    (named,) = place([launch(gpus=("2:1",))], there)
+    assert named.gpus[0].uuid == "MIG-0002-1"
 
 
 def test_groups_of_a_tensor_parallel_server_stay_together() -> None:

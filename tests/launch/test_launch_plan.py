@@ -30,9 +30,9 @@ def test_servers_get_the_gpus_that_the_environment_leaves(
     assert [gpu.number for gpu in found.gpus] == [1, 2]
     assert found.parallel == 1
     commands = [command.shown() for _, command in found.commands()]
-    assert [line.partition(" ")[0] for line in commands] == [
-        "CUDA_VISIBLE_DEVICES=GPU-0001",
-        "CUDA_VISIBLE_DEVICES=GPU-0002",
+    assert [line.split()[:2] for line in commands] == [
+        ["CUDA_DEVICE_ORDER=PCI_BUS_ID", "CUDA_VISIBLE_DEVICES=1"],
+        ["CUDA_DEVICE_ORDER=PCI_BUS_ID", "CUDA_VISIBLE_DEVICES=2"],
     ]
     assert len({line.partition("--port ")[2] for line in commands}) == 2
 

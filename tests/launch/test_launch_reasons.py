@@ -76,7 +76,12 @@ def test_a_port_that_somebody_took_is_told_apart(text: str) -> None:
 
 def test_a_signal_is_named_and_a_kill_is_guessed_at() -> None:
     assert reason("", -9).text == "it was ended by SIGKILL, out of memory perhaps"
+    busy = "3.04.100.275 I slot      release: id  0 | task 336 | stop processing: n_tokens = 38"
+    assert reason(busy, -9).text == "it was ended by SIGKILL, out of memory perhaps"
+    wrong = "RuntimeError: boom"
+    assert reason(f"{wrong}\n{busy}", -9).text.startswith(f"{wrong} (it was ended by SIGKILL")
     assert reason("", -11).text == "it was ended by SIGSEGV"
+    assert reason("Segmentation fault", -11).text == "Segmentation fault (it was ended by SIGSEGV)"
     assert reason("", -77).text == "it was ended by 77"
     assert reason("", 2).hopeless
 

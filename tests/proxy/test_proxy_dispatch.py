@@ -25,6 +25,7 @@ from mvllm_router.errors import ModelNotFound, NoBackend, Overloaded, RouterErro
 from mvllm_router.policies import Policies, Supposed
 from mvllm_router.pool import Backend, Lease, Pool
 from mvllm_router.proxy.dispatch import RETRY_AFTER, Dispatch, QueueRules
+from mvllm_router.proxy.queue import ORDINARY, Claim
 
 
 class Bench:
@@ -60,17 +61,23 @@ class Bench:
         return {backend.name: backend.in_flight for backend in self.pool.backends.values()}
 
     def ask(
-        self, model: str | None = "m", tried: Sequence[Backend] = (), **more: Any
+        self,
+        model: str | None = "m",
+        tried: Sequence[Backend] = (),
+        claim: Claim = ORDINARY,
+        **more: Any,
     ) -> asyncio.Task[Lease]:
         """Let somebody ask for a place, as a task of its own."""
-        task = asyncio.create_task(self._lease(model, tried, **more))
+        task = asyncio.create_task(self._lease(model, tried, claim, **more))
         self.tasks.append(task)
         return task
 
-    async def _lease(self, model: str | None, tried: Sequence[Backend], **more: Any) -> Lease:
+    async def _lease(
+        self, model: str | None, tried: Sequence[Backend], claim: Claim, **more: Any
+    ) -> Lease:
         wish = Supposed(model)
         lease = self.dispatch.lease_now(wish, tried, **more)
-        return lease or await self.dispatch.wait(wish, tried)
+        return lease or await self.dispatch.wait(wish, tried, claim)
 
     async def wait_for(self, count: int) -> None:
         """Wait until `count` are in the queue and all others have what they came for."""
@@ -395,6 +402,45 @@ async def test_beyond_its_limit_the_queue_takes_nobody() -> None:
         await bench.wait_for(1)
         await bench.waiting(1)
         (await first).release()
+
+
+async def test_a_full_queue_takes_who_would_not_be_its_last_and_tells_the_last() -> None:
+    async with Bench(max_queue=3) as bench:
+        add_up(bench.pool, "a", "m", capacity=1)
+        first = bench.ask()
+        many = await bench.waiting(3, claim=Claim("many"))
+        other = bench.ask(claim=Claim("other"))
+        assert isinstance(await error_of(many[2]), Overloaded)
+        await bench.wait_for(3)
+        assert isinstance(await error_of(bench.ask(claim=Claim("many"))), Overloaded)
+        (await first).release()
+        (await many[0]).release()
+        assert (await other).backend.in_flight == 1
+
+
+async def test_a_queue_that_a_reload_made_shorter_takes_nobody_instead_of_another() -> None:
+    async with Bench(max_queue=3) as bench:
+        add_up(bench.pool, "a", "m", capacity=1)
+        bench.ask()
+        await bench.waiting(3, claim=Claim("many"))
+        bench.dispatch.rules = QueueRules(enforce_capacity=True, max_queue=2)
+        assert isinstance(await error_of(bench.ask(claim=Claim("other"))), Overloaded)
+        assert bench.dispatch.waiting == 3
+
+
+async def test_priorities_count_for_as_long_as_the_rules_say() -> None:
+    async with Bench() as bench:
+        add_up(bench.pool, "a", "m", capacity=1)
+        first = bench.ask()
+        (late,) = await bench.waiting(1, claim=Claim("", 2, 2))
+        bench.clock.advance(bench.dispatch.rules.ageing * 2 - 1)
+        (soon,) = await bench.waiting(1)
+        bench.clock.advance(2)
+        (later,) = await bench.waiting(1)
+        (await first).release()
+        (await soon).release()
+        (await late).release()
+        assert await served(later) == [True]
 
 
 async def test_where_capacity_is_enforced_without_a_queue_nobody_waits() -> None:

@@ -7,18 +7,28 @@ import json
 import pytest
 
 from mvllm_router.errors import BadRequest
-from mvllm_router.proxy.inspect import model_of, model_of_object, with_model
+from mvllm_router.proxy.inspect import (
+    priority_of_header,
+    wanted_of,
+    wanted_of_object,
+    with_model,
+)
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data; boundary=BOUND"
 
 
+def as_name(model: object) -> str | None:
+    assert model is None or isinstance(model, str)
+    return model
+
+
 def model_in_json(body: bytes, query: str = "") -> str | None:
-    return model_of_object(body)
+    return as_name(wanted_of_object(body).model)
 
 
 def model_elsewhere(body: bytes, content_type: str = "", query: str = "") -> str | None:
-    return model_of(body, content_type, query)
+    return as_name(wanted_of(body, content_type, query).model)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +173,7 @@ def test_where_the_body_names_the_model_the_query_is_not_asked() -> None:
 
 def test_a_content_type_does_not_make_a_form_of_a_json_route() -> None:
     with pytest.raises(BadRequest, match="not a JSON object"):
-        model_of_object(form(MODEL))
+        wanted_of_object(form(MODEL))
 
 
 def test_a_form_made_to_keep_the_router_busy_does_not() -> None:
@@ -171,6 +181,70 @@ def test_a_form_made_to_keep_the_router_busy_does_not() -> None:
     # would take hours, and the test its time limit.
     hostile = b' name="model"\r\n' * 500_000
     assert model_elsewhere(hostile, FORM_TYPE) is None
+
+
+LARGEST = 2**53 - 1
+
+
+@pytest.mark.parametrize("priority", [0, 1, 10, -1, -1000, LARGEST, -LARGEST])
+def test_the_priority_of_a_json_object(priority: int) -> None:
+    body = b'{"model":"m","priority":%d}' % priority
+    for wanted in (wanted_of_object(body), wanted_of(body, JSON_TYPE, "")):
+        assert (wanted.model, wanted.priority) == ("m", priority)
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"priority":null}', b'{"x":{"priority":5}}'])
+def test_a_request_need_not_say_a_priority(body: bytes) -> None:
+    assert wanted_of_object(body).priority is None
+    assert wanted_of(body, JSON_TYPE, "").priority is None
+
+
+NO_PRIORITIES = ["1.0", "1.5", '"1"', '"high"', "true", "[]", "{}", "1e3", str(2**53), "9" * 400]
+
+
+@pytest.mark.parametrize("value", NO_PRIORITIES)
+def test_a_priority_that_is_none_is_refused_where_it_must_be_one(value: str) -> None:
+    body = f'{{"model":"m","priority":{value}}}'.encode()
+    with pytest.raises(BadRequest, match="`priority` has to be a whole number") as caught:
+        wanted_of_object(body)
+    assert caught.value.param == "priority"
+
+
+@pytest.mark.parametrize("value", NO_PRIORITIES)
+def test_and_means_something_else_where_the_route_may_mean_something_else(value: str) -> None:
+    wanted = wanted_of(f'{{"model":"m","priority":{value}}}'.encode(), JSON_TYPE, "")
+    assert (wanted.model, wanted.priority) == ("m", None)
+
+
+def test_a_form_has_no_priority() -> None:
+    part = b'Content-Disposition: form-data; name="priority"\r\n\r\n5'
+    assert wanted_of(form(MODEL, part), FORM_TYPE, "priority=5").priority is None
+
+
+@pytest.mark.parametrize("value", [b"0", b"7", b"-7", b"+7", b"007", b"-9007199254740991"])
+def test_the_priority_that_a_header_gives(value: bytes) -> None:
+    assert priority_of_header(value) == int(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"high",
+        b"1.0",
+        b"1e3",
+        b"1, 2",
+        b"- 1",
+        b"0x10",
+        b"1_0",
+        "١".encode(),
+        b"9" * 16,
+        b"1\n",
+    ],
+)
+def test_a_header_that_gives_none_is_refused(value: bytes) -> None:
+    with pytest.raises(BadRequest, match="`x-priority` has to be a whole number"):
+        priority_of_header(value)
 
 
 def test_another_name_changes_nothing_else_byte_for_byte() -> None:

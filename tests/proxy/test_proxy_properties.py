@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from mvllm_router.policies import Policies, Supposed
 from mvllm_router.pool import Backend, Lease, Pool
 from mvllm_router.proxy.budget import RetryBudget
 from mvllm_router.proxy.dispatch import Dispatch, QueueRules
-from mvllm_router.proxy.queue import Queue, Ticket
+from mvllm_router.proxy.queue import Claim, Queue, Ticket
 
 WHICH = st.integers(0, 7)  # one of those that there are, counted round
 MODELS = st.sampled_from(("m", "n", None))
@@ -25,32 +26,62 @@ MODELS = st.sampled_from(("m", "n", None))
 # --- the queue
 
 
+STEP = 4.0  # seconds that a step of priority counts for
+BASES = {"": 0, "alice": 0, "batch": 2}
+KEYS = st.sampled_from(tuple(BASES))
+ASKED = st.integers(-2, 3)
+
+
+def ticket_of(key: str, asked: int, model: str | None = "m") -> Ticket[int]:
+    return Ticket(Supposed(model), (), 0, Claim.of(key, BASES[key], asked))
+
+
+def serve_one(queue: Queue[int], now: float) -> Ticket[int]:
+    first = queue.first_of_each_kind(now)[0]
+    queue.serve(first)
+    return first
+
+
 class QueueMachine(RuleBasedStateMachine):
-    """A queue against a plain list."""
+    """A queue against a plain list, in which all is looked for anew each time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.queue: Queue[int] = Queue()
+        self.clock = Clock()
         self.waiting: list[Ticket[int]] = []
         self.gone: list[Ticket[int]] = []
+        self.turns: dict[Any, int] = {}  # of each kind and key, when it was served or began
+        self.moves = 0
         pool = new_pool()
         pool.events = QuietEvents()
         self.backends = [add_up(pool, name) for name in "ab"]
 
-    @rule(model=MODELS, tried=st.sets(st.integers(0, 1)))
-    def join(self, model: str | None, tried: set[int]) -> None:
-        ticket = Ticket(
-            Supposed(model), [self.backends[number] for number in tried], len(self.waiting), 0.0
-        )
-        self.queue.join(ticket)
+    def _join(self, ticket: Ticket[int]) -> None:
+        self.queue.join(ticket, self.clock(), STEP)
         self.waiting.append(ticket)
+        self.moves += 1
+        self.turns.setdefault((ticket.kind, ticket.claim.key), self.moves)
+
+    def _gone(self, ticket: Ticket[int]) -> None:
+        self.waiting.remove(ticket)
+        self.gone.append(ticket)
+        lanes = {(one.kind, one.claim.key) for one in self.waiting}
+        self.turns = {lane: turn for lane, turn in self.turns.items() if lane in lanes}
+
+    @rule(model=MODELS, tried=st.sets(st.integers(0, 1), max_size=1), key=KEYS, asked=ASKED)
+    def join(self, model: str | None, tried: set[int], key: str, asked: int) -> None:
+        been = [self.backends[number] for number in tried]
+        self._join(
+            Ticket(Supposed(model), been, len(self.waiting), Claim.of(key, BASES[key], asked))
+        )
 
     @precondition(lambda self: self.waiting)
     @rule(which=st.integers(0, 100))
     def leave(self, which: int) -> None:
-        ticket = self.waiting.pop(which % len(self.waiting))
+        ticket = self.waiting[which % len(self.waiting)]
         assert self.queue.leave(ticket)
-        self.gone.append(ticket)
+        self._gone(ticket)
 
     @precondition(lambda self: self.gone)
     @rule(which=st.integers(0, 100))
@@ -60,31 +91,133 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.gone)
     @rule(which=st.integers(0, 100))
     def come_back(self, which: int) -> None:
-        ticket = self.gone.pop(which % len(self.gone))
-        self.queue.join(ticket)
-        self.waiting.append(ticket)
+        self._join(self.gone.pop(which % len(self.gone)))
 
     @precondition(lambda self: self.waiting)
-    @rule()
-    def serve_the_first(self) -> None:
-        ticket = self.queue.first_of_each_kind()[0]
-        assert ticket is self.waiting.pop(0)
-        assert self.queue.leave(ticket)
-        self.gone.append(ticket)
+    @rule(which=st.integers(0, 100))
+    def serve_one(self, which: int) -> None:
+        heads = self.queue.first_of_each_kind(self.clock())
+        ticket = heads[which % len(heads)]  # those of other kinds may have no place
+        self.queue.serve(ticket)
+        self.moves += 1
+        self.turns[ticket.kind, ticket.claim.key] = self.moves
+        self._gone(ticket)
+
+    @rule(seconds=st.sampled_from((0.5, 1.0, STEP, 3 * STEP)))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
 
     @rule()
     def drain(self) -> None:
         assert self.queue.drain() == self.waiting
         self.gone += self.waiting
         self.waiting.clear()
+        self.turns.clear()
 
     @invariant()
     def it_is_the_list(self) -> None:
         assert self.queue.count == len(self.waiting)
-        heads: dict[Any, Ticket[int]] = {}
-        for ticket in self.waiting:
-            heads.setdefault((ticket.model, ticket.tried), ticket)
-        assert self.queue.first_of_each_kind() == list(heads.values())
+        count, by_key, by_rank = self.queue.waiting()
+        assert count == len(self.waiting) == sum(by_rank.values())
+        assert by_key == Counter(one.claim.key for one in self.waiting)
+        assert by_rank["low"] == sum(one.claim.rank > 0 for one in self.waiting)
+        assert self.queue.first_of_each_kind(self.clock()) == self.expected()
+
+    def expected(self) -> list[Ticket[int]]:
+        lanes: dict[Any, Ticket[int]] = {}
+        for ticket in sorted(self.waiting, key=lambda one: (one.due, one.number)):
+            lanes.setdefault((ticket.kind, ticket.claim.key), ticket)
+        if len({one.claim.key for one in self.waiting}) < 2:
+            return list(lanes.values())
+        every = list(lanes.values())
+        kinds = dict.fromkeys(one.kind for one in every)
+        heads = [self.in_turn([one for one in every if one.kind == kind])[0] for kind in kinds]
+        best = min((one.claim.rank for one in every), default=0)
+        return self.in_turn(heads, best)
+
+    def in_turn(self, heads: list[Ticket[int]], best: int | None = None) -> list[Ticket[int]]:
+        if best is None:
+            best = min(one.claim.rank for one in heads)
+
+        def place(one: Ticket[int]) -> tuple[int, int]:
+            ripe = self.clock() >= one.joined + (one.claim.rank - best) * STEP
+            turn = self.turns[one.kind, one.claim.key]
+            return (best if ripe else one.claim.rank), turn
+
+        return sorted(heads, key=place)
+
+
+@given(st.lists(st.tuples(KEYS, st.integers(0, 3), st.integers(0, 8)), max_size=60))
+def test_within_a_key_who_asks_for_the_same_is_served_in_the_order_of_arrival(
+    arrivals: list[tuple[str, int, int]],
+) -> None:
+    queue: Queue[int] = Queue()
+    clock = Clock()
+    tickets = []
+    for key, asked, seconds in arrivals:
+        clock.advance(seconds)
+        tickets.append(ticket_of(key, asked))
+        queue.join(tickets[-1], clock(), STEP)
+    places = {id(serve_one(queue, clock())): place for place in range(len(tickets))}
+    assert len(places) == len(tickets), "each is served once"
+    for number, ticket in enumerate(tickets):
+        for later in tickets[number + 1 :]:
+            if later.claim == ticket.claim:
+                assert places[id(ticket)] < places[id(later)]
+
+
+@given(
+    st.lists(st.sampled_from("aab"), max_size=80),
+    st.lists(st.booleans(), max_size=120),
+    st.integers(0, 60),
+)
+def test_two_keys_that_wait_get_the_same_however_many_each_has(
+    arrivals: list[str], moves: list[bool], head_start: int
+) -> None:
+    queue: Queue[int] = Queue()
+    clock = Clock()
+    ahead = 0  # how many more places `a` got than `b` since both wait
+    for key in ["a"] * head_start + ["b"] * 3:
+        queue.join(Ticket(Supposed("m"), (), 0, Claim(key)), clock(), STEP)
+    for joins in moves:
+        clock.advance(1.0)
+        if joins and arrivals:
+            queue.join(Ticket(Supposed("m"), (), 0, Claim(arrivals.pop())), clock(), STEP)
+        elif queue.count:
+            ahead += 1 if serve_one(queue, clock()).claim.key == "a" else -1
+        if len(queue.waiting().by_key) < 2:
+            ahead = 0
+        assert abs(ahead) <= 1
+
+
+@given(
+    before=st.lists(st.tuples(KEYS, st.integers(0, 3)), max_size=30),
+    key=KEYS,
+    asked=st.integers(0, 3),
+    after=st.lists(st.tuples(KEYS, st.integers(0, 3)), min_size=200, max_size=200),
+)
+def test_nobody_starves(
+    before: list[tuple[str, int]], key: str, asked: int, after: list[tuple[str, int]]
+) -> None:
+    """Once it has waited for its steps, all others together are served a bounded number of times.
+
+    That is so however many come meanwhile, whatever they ask for.
+    """
+    queue: Queue[int] = Queue()
+    clock = Clock()
+    for one in before:
+        queue.join(ticket_of(*one), clock(), STEP)
+    ticket = ticket_of(key, asked)
+    queue.join(ticket, clock(), STEP)
+    clock.advance((BASES[key] + asked) * STEP)
+    most = queue.waiting().by_key[key] * len(BASES)
+    for places, newcomer in enumerate(after):
+        queue.join(ticket_of(*newcomer), clock(), STEP)
+        clock.advance(0.001)
+        if serve_one(queue, clock()) is ticket:
+            assert places < most
+            return
+    raise AssertionError("it is still waiting")
 
 
 # --- the retry budget
@@ -166,33 +299,39 @@ class Loop(asyncio.SelectorEventLoop):
 
 
 class WatchedQueue(Queue[Any]):
-    """Remembers who left it last."""
+    """Remembers who stood before the one that was served last."""
 
-    left: Ticket[Any] | None = None
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads: list[Ticket[Any]] = []
+        self.before: list[Ticket[Any]] | None = None
 
-    def leave(self, ticket: Ticket[Any]) -> bool:
-        was_in = super().leave(ticket)
-        self.left = ticket if was_in else self.left
-        return was_in
+    def first_of_each_kind(self, now: float) -> list[Ticket[Any]]:
+        self.heads = super().first_of_each_kind(now)
+        return self.heads
+
+    def serve(self, ticket: Ticket[Any]) -> None:
+        self.before = self.heads[: self.heads.index(ticket)]
+        super().serve(ticket)
 
 
 class Asker:
     """A client that asks for a place."""
 
     def __init__(
-        self, machine: DispatchMachine, model: str | None, tried: frozenset[Backend]
+        self, machine: DispatchMachine, model: str | None, tried: frozenset[Backend], claim: Claim
     ) -> None:
         self.kind = (model, tried)
         self.wanted = (Supposed(model), tried)
+        self.claim = claim
         self.at = 0.0  # when it asked, in seconds
         self._machine = machine
         self.task = machine.loop.create_task(self._ask())
 
     async def _ask(self) -> Lease:
         self.at = self._machine.clock()
-        self._machine.queue.left = None
         dispatch = self._machine.dispatch
-        lease = dispatch.lease_now(*self.wanted) or await dispatch.wait(*self.wanted)
+        lease = dispatch.lease_now(*self.wanted) or await dispatch.wait(*self.wanted, self.claim)
         assert lease.backend not in self.kind[1], "it has been there"
         return lease
 
@@ -228,10 +367,11 @@ class DispatchMachine(RuleBasedStateMachine):
         assert backend.has_room, "more than it can run"
         assert not backend.removed
         assert not backend.draining
-        served, self.queue.left = self.queue.left, None
-        for ticket in self.queue.first_of_each_kind():
-            before = served is None or ticket.number < served.number
-            if before and not ticket.tell.done():
+        before, self.queue.before = self.queue.before, None
+        if before is None:  # it has just come, and has not waited
+            before = self.queue.first_of_each_kind(self.clock())
+        for ticket in before:
+            if not ticket.tell.done():
                 assert backend not in self.open_to(ticket.model, ticket.tried), "overtaken"
         lease = self._lease(backend, why)
         self.leases.append(lease)
@@ -275,10 +415,21 @@ class DispatchMachine(RuleBasedStateMachine):
         tried=st.sampled_from(((), (), (0,), (1,), (0, 1))),
         count=st.integers(1, 6),
         rounds=ROUNDS,
+        key=st.sampled_from(("", "", "alice", "batch")),
+        asked=st.sampled_from((0, 0, 1, -1)),
     )
-    def ask(self, model: str | None, tried: tuple[int, ...], count: int, rounds: int) -> None:
+    def ask(
+        self,
+        model: str | None,
+        tried: tuple[int, ...],
+        count: int,
+        rounds: int,
+        key: str = "",
+        asked: int = 0,
+    ) -> None:
         been = frozenset(self.one(which) for which in tried) if self.pool.backends else frozenset()
-        self.askers += [Asker(self, model, been) for _ in range(count)]
+        claim = Claim.of(key, BASES[key], asked)
+        self.askers += [Asker(self, model, been, claim) for _ in range(count)]
         self.then(rounds)
 
     @precondition(lambda self: self.held)
@@ -396,7 +547,8 @@ class DispatchMachine(RuleBasedStateMachine):
             assert self.clock() - asker.at < self.TIMEOUT
         for number, asker in enumerate(self.askers):
             if not asker.task.done():
-                later = [other for other in self.askers[number:] if other.kind == asker.kind]
+                same = (asker.kind, asker.claim)
+                later = [one for one in self.askers[number:] if (one.kind, one.claim) == same]
                 assert not any(_has_place(other.task) for other in later), "overtaken"
         owned = [asker.task.result() for asker in self.askers if _has_place(asker.task)]
         assert {id(lease) for lease in self.held} <= {id(lease) for lease in owned}, "a lost place"

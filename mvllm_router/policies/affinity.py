@@ -1,0 +1,34 @@
+"""Load first, and among servers that have room, one that a request belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from mvllm_router.policies.least_load import LeastLoad
+from mvllm_router.pool import Backend
+
+# A server with a lower score has room, whoever belongs there.
+_HAS_ROOM = 0.5
+# One that is fuller may be so much fuller than the best.
+_MARGIN = 0.1
+
+
+class Affinity(LeastLoad):
+    """What policies have in common that keep requests where earlier ones were.
+
+    A request stays while the server's score is under 0.5, or hardly above the best; otherwise load
+    decides. So a session or a prompt that everybody uses does not make one server hot.
+    """
+
+    by_score = False
+
+    def stay(self, homes: Collection[Backend], candidates: Sequence[Backend]) -> Backend | None:
+        """Return the one of `homes` with the lowest score, if a request may stay there."""
+        best: Backend | None = None
+        for home in homes:
+            if (best is None or home.kept_score < best.kept_score) and home in candidates:
+                best = home
+        if best is None or best.kept_score < _HAS_ROOM:
+            return best
+        lowest = min([backend.kept_score for backend in candidates])
+        return best if best.kept_score <= lowest + _MARGIN else None

@@ -1,0 +1,69 @@
+"""The beginning of a prompt as a chain of numbers, each of which stands for all before it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from mvllm_router.policies.base import Wish
+
+# Bytes. Prompts that part before the first end have nothing in common; what stands behind the last
+# counts no more.
+_FIRST, _LAST = 128, 256 * 1024
+
+
+def _ends() -> list[int]:
+    """Return where blocks end: close to each other at first, later an eighth apart."""
+    ends = [_FIRST]
+    while ends[-1] < _LAST:
+        ends.append(ends[-1] + max(_FIRST, ends[-1] // 8 // _FIRST * _FIRST))
+    return ends
+
+
+ENDS = _ends()
+
+
+class _Body(msgspec.Struct):
+    """What a prompt is made of, in the order in which chat templates write it."""
+
+    tools: msgspec.Raw = msgspec.Raw()
+    system: msgspec.Raw = msgspec.Raw()
+    instructions: msgspec.Raw = msgspec.Raw()
+    messages: msgspec.Raw = msgspec.Raw()
+    prompt: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()
+
+
+_body = msgspec.json.Decoder(_Body)
+
+
+def text_of(wish: Wish) -> bytes:
+    """Return what the model reads, as the client wrote it; b"" where that is not to be seen.
+
+    Two turns of one chat have all of the first one in common, but for the bracket at its end.
+    """
+    if wish.body[:1] != b"{":
+        return b""
+    try:
+        body = _body.decode(wish.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return b""
+    parts = body.tools, body.system, body.instructions, body.messages, body.prompt, body.input
+    return b"".join([bytes(part) for part in parts if len(part)])
+
+
+def blocks_of(wish: Wish) -> list[int]:
+    """Return a number for each whole block of the prompt, as `ENDS` divides it.
+
+    Two prompts have the n-th number in common when all of them up to there is the same, and the
+    model is.
+    """
+    text = text_of(wish)
+    found: list[int] = []
+    begin, number = 0, hash(wish.model)
+    for end in ENDS:
+        if end > len(text):
+            break
+        number = hash((number, text[begin:end]))
+        found.append(number)
+        begin = end
+    return found
