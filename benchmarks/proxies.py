@@ -65,7 +65,7 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-_HELLO = b'{"model":"tiny","messages":[{"role":"user","content":"hello"}]}'
+_HELLO = b'{"model":"tiny","max_tokens":1,"messages":[{"role":"user","content":"hello"}]}'
 
 
 def wait_until_ready(url: str, key: str = "") -> None:

@@ -27,7 +27,7 @@ sys.path.insert(1, str(Path(__file__).parents[1]))  # what all benchmarks share
 sys.path.insert(1, str(Path(__file__).parents[2]))
 
 from chats import SMALL, WORKLOADS
-from contestants import NAMES, Contestant, find
+from contestants import FOR_CHATS, NAMES, Contestant, find
 from drawing import svg
 from figures import Figures, Summary, Window, summary, table
 from fleet import UNEVEN, Server, full_slots, simulated
@@ -59,6 +59,8 @@ def _options() -> argparse.Namespace:
     options.add_argument("--svg", type=Path, metavar="FILE")
     options.add_argument("--real", action="store_true", help="chats on two vLLMs and llama-server")
     chosen = options.parse_args()
+    if chosen.real and chosen.change:
+        options.error("--change is for simulated servers")
     if chosen.real:
         chosen.workload = "chats"
     if (chosen.workload == "trace") != (chosen.trace is not None):
@@ -68,8 +70,9 @@ def _options() -> argparse.Namespace:
     return chosen
 
 
-def _contestants(only: str | None) -> dict[str, Contestant]:
-    found = {name: find(name) for name in (only.split(",") if only else NAMES)}
+def _contestants(only: str | None, *, chats: bool) -> dict[str, Contestant]:
+    names = only.split(",") if only else [name for name in NAMES if chats or name not in FOR_CHATS]
+    found = {name: find(name) for name in names}
     for name, each in list(found.items()):
         if not is_here(each.program):
             print(f"{name} is left out: {each.program} is not installed", file=sys.stderr)
@@ -139,12 +142,16 @@ class Measuring:
                 samples.setdefault(name, []).append(got)
                 late = f"requests were sent {got['late p99']:.1f} ms late (p99)"
                 print(f"  {name}: {time.monotonic() - begun:.0f} s, {late}", file=sys.stderr)
+        if not samples:
+            sys.exit("nothing is left to measure")
         return {name: summary(each) for name, each in samples.items()}
 
 
 def main() -> None:
     chosen = _options()
-    measuring = Measuring(chosen, _contestants(chosen.only))
+    measuring = Measuring(
+        chosen, _contestants(chosen.only, chats=chosen.workload in ("chats", "hot"))
+    )
     results = {}
     for load in ["real"] if chosen.real else chosen.loads.split(","):
         results[load] = measuring.of_real() if chosen.real else measuring.of_load(float(load) / 100)

@@ -128,3 +128,4 @@ _OTHERS = {
     "sglang-router-cache": _rust("sglang-router", "cache_aware"),
 }
 NAMES = (*_OURS, *_OTHERS)
+FOR_CHATS = ("haproxy-sticky",)  # has nothing to go by where requests are single

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from client import Call
 from fleet import Counts
@@ -40,6 +41,7 @@ def figures(calls: Sequence[Call], counts: Sequence[Counts], window: Window) -> 
         **_times("ttft", map(_first, _started(counted))),
         **_times("e2e", (call.ended - call.due for call in counted if not call.error)),
         "goodput": len(good) / window.seconds,
+        "done": sum(map(_is_done_in, calls, repeat(window))) / window.seconds,
         "hits": 100 * found / looked_up if looked_up else 0.0,
         "requests": len(counted),
         "errors": sum(bool(call.error) for call in counted),
@@ -59,6 +61,12 @@ def _first(call: Call) -> float:
     return (call.first or call.ended) - call.due
 
 
+def _is_done_in(call: Call, window: Window) -> bool:
+    """Tell whether a call came to a good end while it was counted, whenever it was due."""
+    ended = call.request.due + call.ended - call.due
+    return not call.error and 0 <= ended < window.seconds
+
+
 def _times(name: str, seconds: Iterable[float]) -> Figures:
     values = sorted(1e3 * value for value in seconds)
     if not values:
@@ -75,8 +83,8 @@ def _part(values: list[float], share: float) -> float:
 
 
 def _spread(counts: Sequence[Counts]) -> Figures:
-    every = sum(each.finished for each in counts) or 1.0
-    return {f"server {n} %": 100 * each.finished / every for n, each in enumerate(counts, 1)}
+    every = sum(each.made for each in counts) or 1.0
+    return {f"server {n} %": 100 * each.made / every for n, each in enumerate(counts, 1)}
 
 
 def _phases(calls: Sequence[Call], window: Window) -> Figures:
@@ -112,6 +120,7 @@ _COLUMNS = (  # figure, head, decimals
     ("ttft p99", "p99", 0),
     ("e2e mean", "e2e mean", 0),
     ("e2e p99", "p99", 0),
+    ("done", "done/s", 1),
     ("goodput", "good/s", 1),
     ("hits", "hits %", 1),
     ("errors", "errors", 0),
@@ -130,7 +139,7 @@ def table(results: Mapping[str, Summary]) -> str:
     """Return the medians of some contestants as lines; times are in milliseconds."""
     first = next(iter(results.values()))
     columns = [*_COLUMNS, *(column for column in _PHASES if column[0] in first)]
-    rows = [["", *(head for _, head, _ in columns), "share of each server"]]
+    rows = [["", *(head for _, head, _ in columns), "tokens made by each server, %"]]
     for name, each in results.items():
         cells = [f"{each[key]['median']:,.{digits}f}" for key, _, digits in columns]
         rows.append([name, *cells, _shares(each)])

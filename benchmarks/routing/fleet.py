@@ -84,34 +84,34 @@ def change_speed(server: Server, factor: float) -> None:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a server's metrics have counted: finished requests, tokens looked up and found."""
+    """What a server's metrics have counted, in tokens: made, looked up in the cache, and found."""
 
-    finished: float = 0.0
+    made: float = 0.0
     looked_up: float = 0.0
     found: float = 0.0
 
     def since(self, before: Counts) -> Counts:
         return Counts(
-            self.finished - before.finished,
+            self.made - before.made,
             self.looked_up - before.looked_up,
             self.found - before.found,
         )
 
 
 _COUNTERS = (
-    "vllm:request_success_total",
+    "(?:vllm:generation_tokens_total|llamacpp:tokens_predicted_total)",
     "vllm:prefix_cache_queries_total",
     "vllm:prefix_cache_hits_total",
 )
 
 
 def counts(server: Server) -> Counts:
-    """Ask a server for its counters; llama.cpp has none of them, so its are 0."""
+    """Ask a server for its counters; llama.cpp has none of its cache."""
     with urllib.request.urlopen(f"{server.url}/metrics", timeout=20) as answer:
         text = answer.read().decode()
     return Counts(*(_sum(text, name) for name in _COUNTERS))
 
 
 def _sum(text: str, name: str) -> float:
-    found = re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
+    found = re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE)
     return sum(map(float, found))

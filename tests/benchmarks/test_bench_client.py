@@ -94,7 +94,7 @@ def call(due: float, first: float, ended: float, error: str = "") -> Call:
 
 def test_only_what_is_counted_counts_and_errors_are_not_good() -> None:
     calls = [
-        call(-1, 9, 9),
+        call(-1, 0.2, 0.4),
         call(0, 0.1, 0.5),
         call(1, 0.3, 0.6),
         call(2, 0.1, 0.2, "lost"),
@@ -103,6 +103,7 @@ def test_only_what_is_counted_counts_and_errors_are_not_good() -> None:
     counts = [Counts(3, 100, 40), Counts(1, 100, 20), Counts()]
     got = figures(calls, counts, Window(10.0, slo=0.2))
     assert (got["requests"], got["errors"], got["goodput"]) == (4, 2, 0.1)
+    assert got["done"] == 0.2  # the first one ended before that
     assert got["ttft mean"] == pytest.approx(500 / 3)  # one had no first token
     assert got["e2e p99"] == pytest.approx(600)
     assert got["hits"] == 30
@@ -111,7 +112,8 @@ def test_only_what_is_counted_counts_and_errors_are_not_good() -> None:
 
 def test_what_never_began_has_waited_at_least_so_long() -> None:
     calls = [call(0, 0.1, 0.2), call(1, 0, 20, "no end")]
-    got = figures(calls, [Counts()], Window(10.0, slo=0.2))
+    got = figures([*calls, call(-1, 1, 2)], [Counts()], Window(10.0, slo=0.2))
+    assert got["done"] == 0.2  # also what was due before ends while it is counted
     assert got["ttft p99"] == pytest.approx(20_000)
 
 
