@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mvllm_router.config import Settings
+from mvllm_router.config import Config, Settings
+from mvllm_router.policies import Policies
 from mvllm_router.pool import CircuitRules, HealthRules
 from mvllm_router.proxy.dispatch import QueueRules
 from mvllm_router.proxy.relay import Limits
@@ -24,6 +25,18 @@ def circuit_rules(settings: Settings) -> CircuitRules:
         threshold=settings.failure_threshold,
         window=settings.failure_window,
         longest_wait=settings.auto_recovery_threshold,
+    )
+
+
+def policies(config: Config, before: Policies | None = None) -> Policies:
+    """Return the policies of a configuration.
+
+    Raises:
+        ValueError: one of them cannot be made.
+    """
+    settings = config.settings
+    return Policies(
+        settings.policy, config.policies, trials=settings.allow_policy_header, before=before
     )
 
 

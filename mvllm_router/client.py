@@ -121,7 +121,7 @@ def _request(
         headers["Authorization"] = f"Bearer {key.strip().encode().decode('latin-1')}"
     if body is not None:
         headers["Content-Type"] = "application/json"
-    data = None if body is None else json.dumps(body).encode()
+    data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
     try:
         request = urllib.request.Request(address, data, headers, method=method)
     except ValueError:

@@ -86,7 +86,7 @@ class Router:
             learns=settings.learn,
         )
         self.live = Live(config, self.pool.events, self._adopt, reread)
-        self.dispatch = Dispatch(self.pool, Policies(settings.policy), queue_rules)
+        self.dispatch = Dispatch(self.pool, assembly.policies(config), queue_rules)
         self.relay = Relay(self.pool, self.dispatch, assembly.limits(settings))
         self.app = App(
             self.pool,
@@ -212,7 +212,7 @@ class Router:
             ValueError: its policy cannot be made, or its servers cannot be launched; nothing has
                 been changed.
         """
-        policies = Policies(config.settings.policy, before=self.dispatch.policies)
+        policies = assembly.policies(config, before=self.dispatch.policies)
         launching = await self._prepared(config) if diff.launches else None
         # Nothing from here on can fail: half a configuration would be worse than an old one.
         specs = {spec.name: spec for spec in config.servers}

@@ -22,7 +22,7 @@ from mvllm_router.api.models import model_document, models_document
 from mvllm_router.api.own import Asked, Found, Own, OwnRoutes, showing
 from mvllm_router.api.query import Query
 from mvllm_router.api.snapshot import About, snapshot_document
-from mvllm_router.api.wanted import check_size, only_known, read_object
+from mvllm_router.api.wanted import check_size, only_known, part_of, read_object
 from mvllm_router.auth import ANYBODY, Gate
 from mvllm_router.config import Settings
 from mvllm_router.control.live import Live
@@ -31,6 +31,7 @@ from mvllm_router.front.request import Request
 from mvllm_router.front.response import JSON, Response, error_response, json_response
 from mvllm_router.front.steps import in_task
 from mvllm_router.policies import Supposed
+from mvllm_router.policies.session import HEADER as SESSION
 from mvllm_router.pool import Pool
 from mvllm_router.pool.requests import CLIENT_LEFT
 from mvllm_router.proxy.ask import new_request_id
@@ -213,13 +214,18 @@ class App:
 
     async def _explain(self, asked: Asked) -> Response:
         document = read_object(asked.request)
-        only_known(document, ("model", "path"))
+        only_known(document, ("model", "path", "body", "session"))
         model, path = document.get("model"), document.get("path")
         if not isinstance(model, (str, type(None))):
             raise BadRequest("`model` has to be a name.", param="model")
         if path is not None and not (isinstance(path, str) and relayed(path)):
             raise BadRequest("`path` is none that is relayed.", param="path")
-        return json_response(explain_document(self.pool, self.relay.dispatch, Supposed(model)))
+        session = document.get("session") or ""
+        if not isinstance(session, str):
+            raise BadRequest("`session` has to be a text.", param="session")
+        body = part_of(asked.request, "body")
+        wish = Supposed(model, body, {SESSION: session} if session else {})
+        return json_response(explain_document(self.pool, self.relay.dispatch, wish))
 
     async def _snapshot(self, asked: Asked) -> Response:
         document = snapshot_document(

@@ -21,6 +21,7 @@ def config_document(live: Live) -> dict[str, object]:
         "etag": live.etag,
         "live_changes": live.overlay.count,
         "settings": {setting.name: _setting(setting, config) for setting in SETTINGS},
+        "policies": dict(config.policies),
         "servers": [_server(spec, config, live) for spec in config.servers],
     }
 

@@ -193,6 +193,15 @@ def read_object(request: Request) -> dict[str, Any]:
     return document
 
 
+def part_of(request: Request, name: str) -> bytes:
+    """Return the value of a key of the JSON object that `read_object` read, as it was written.
+
+    b"" where there is none.
+    """
+    fields = msgspec.json.decode(request.body, type=dict[str, msgspec.Raw])
+    return bytes(fields[name]) if name in fields else b""
+
+
 def hint_at(word: str, known: Collection[str]) -> str:
     """Return " Did you mean ...?" for a word near to a known one, else nothing."""
     near = did_you_mean(word[:_SHOWN], list(known))

@@ -212,6 +212,12 @@ app.command(rich_help_panel=_OBSERVE, epilog=LOGS_EXAMPLES)(logs)
 def explain(
     model: ModelName = None,
     url: RouterAddress = ROUTER,
+    session: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The session that the request names.")
+    ] = None,
+    body: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON file with the request's body.")
+    ] = None,
     json: AsJson = False,
     admin_key: AdminKey = None,
     api_key: RouterKey = None,
@@ -219,7 +225,8 @@ def explain(
     from mvllm_router.cli.explain import explain as explain_model
     from mvllm_router.cli.manage import Remote
 
-    explain_model(Remote(url, admin_key or api_key), model, as_document=json)
+    router = Remote(url, admin_key or api_key)
+    explain_model(router, model, session=session, body=body, as_document=json)
 
 
 @app.command(rich_help_panel=_OPERATE, help=_DRAIN_HELP, epilog=_DRAIN_EXAMPLES)

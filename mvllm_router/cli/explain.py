@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mvllm_router.cli.manage import Remote
@@ -11,10 +13,25 @@ from mvllm_router.client import Refused
 from mvllm_router.config.problems import printable
 
 
-def explain(router: Remote, model: str | None, *, as_document: bool) -> None:
-    """Print each server with its score and why it is chosen or not; end with 1 if none would do."""
+def explain(
+    router: Remote,
+    model: str | None,
+    *,
+    session: str | None,
+    body: Path | None,
+    as_document: bool,
+) -> None:
+    """Print each server with its score and why it is chosen or not; end with 1 if none would do.
+
+    `body` is a file with the body of a request, for policies that look into it.
+    """
+    asked: dict[str, object] = {"model": model}
+    if session is not None:
+        asked["session"] = session
+    if body is not None:
+        asked["body"] = _read(body)
     try:
-        document = router.ask("POST", "/router/explain", {"model": model})
+        document = router.ask("POST", "/router/explain", asked)
     except Refused as error:
         fail(printable(str(error)), Exit.FAILED)
     if "candidates" not in document:
@@ -25,6 +42,15 @@ def explain(router: Remote, model: str | None, *, as_document: bool) -> None:
         _print(document)
     if document.get("refused"):
         fail(printable(str(document["refused"])), Exit.FAILED)
+
+
+def _read(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        fail(f"{path}: {error.strerror or error}", Exit.USAGE)
+    except ValueError as error:
+        fail(f"{path} is not JSON: {error}", Exit.USAGE)
 
 
 def _print(document: Mapping[str, Any]) -> None:

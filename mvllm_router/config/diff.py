@@ -22,9 +22,10 @@ class ConfigDiff:
 
     `added` and `removed` are names of servers; `changed` leads from the name of a server that stays
     to the names of its fields that differ. `live` and `needs_restart` are names of settings, or
-    "launch NAME" for servers that the router starts itself; `keys` those of clients' keys that
-    came, went or changed, which is live as well. `launches` leads from the name of a launch to what
-    becomes of it: see `launch_change`. False when nothing changed.
+    "policies" for those of single models, or "launch NAME" for servers that the router starts;
+    `keys` those of clients' keys that came, went or changed, which is live as well. `launches`
+    leads from the name of a launch to what becomes of it: see `launch_change`. False when
+    nothing changed.
     """
 
     added: tuple[str, ...] = ()
@@ -49,7 +50,10 @@ def changes(old: Config, new: Config) -> ConfigDiff:
         added=tuple(name for name in after if name not in before),
         removed=tuple(name for name in before if name not in after),
         changed=_changed_servers(before, after),
-        live=tuple(setting.name for setting in differing if setting.live),
+        live=(
+            *(setting.name for setting in differing if setting.live),
+            *(("policies",) if old.policies != new.policies else ()),
+        ),
         needs_restart=(
             *(setting.name for setting in differing if not setting.live),
             *(f"launch {name}" for name, change in launches.items() if change == NEEDS_RESTART),

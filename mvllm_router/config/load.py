@@ -14,13 +14,14 @@ from mvllm_router.config.launches import read_launches
 from mvllm_router.config.locate import KeyPath
 from mvllm_router.config.model import Config, ServerSpec
 from mvllm_router.config.pem import check_pem
+from mvllm_router.config.policies import read_policies
 from mvllm_router.config.problems import ConfigError, Problem, did_you_mean, in_order, printable
 from mvllm_router.config.rules import Mismatch, Value, kind
 from mvllm_router.config.server_keys import SERVER_KEY_NAMES, SERVER_RULES
 from mvllm_router.config.servers import read_server
 from mvllm_router.config.settings import SETTINGS, Setting, Settings
 
-_TABLES = ("servers", "launch", "auth", "config")
+_TABLES = ("servers", "launch", "auth", "policies", "config")
 _SETTING_NAMES = tuple(setting.name for setting in SETTINGS)
 
 
@@ -98,6 +99,7 @@ def parse(
     launches = read_launches(document, launch, names, environ, problems)
     settings, origins = _settings(document, overrides or {}, environ, problems)
     keys = read_keys(document, environ, problems)
+    policies = read_policies(document, problems)
     problems += repeated_keys(document, keys, settings)
     problems += settings_problems(document, settings, origins)
     if any(problem.label == "error" for problem in problems):
@@ -116,6 +118,7 @@ def parse(
         },
         is_blank=path is not None and not text.strip(),
         launches=launches,
+        policies=policies,
     )
 
 

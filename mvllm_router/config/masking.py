@@ -136,6 +136,8 @@ def _is_secret(key: KeyPath) -> bool:
 
 def _deciding_key(path: KeyPath) -> KeyPath | None:
     """The table and the known key in it that a value belongs to; None where there is none."""
+    if path[0] == "policies":
+        return ("config", "policy")  # the same names
     if path[0] == "config":
         return path[:2] if len(path) > 1 and path[1] in _SETTINGS else None
     if path[0] == "auth":

@@ -116,6 +116,7 @@ class Config:
     "default", "file", "environment" or "flag", and `places` where that is: "servers.toml:12",
     "ROUTER_PORT", "--port"; `server_places` the same for servers of the file, by name. `warnings`
     do not keep the router from running. `is_blank`: there is a file, with nothing in it.
+    `policies` are the names of those that some models have for themselves, by model.
     """
 
     servers: tuple[ServerSpec, ...]
@@ -128,6 +129,7 @@ class Config:
     server_places: Mapping[str, str] = field(default_factory=dict, hash=False)
     is_blank: bool = False
     launches: tuple[LaunchSpec, ...] = ()
+    policies: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def client_keys(self) -> tuple[KeySpec, ...]:

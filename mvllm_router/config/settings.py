@@ -122,6 +122,11 @@ class Settings:
         choices=POLICY_NAMES,
         plugins=POLICY_PLUGINS,
     )
+    allow_policy_header: bool = _setting(
+        False,
+        "Whether a request may name the policy that is asked for it, in the header "
+        "x-router-policy: to try one out.",
+    )
     api_key: str = _setting(
         "",
         "Key that clients must present; empty lets everybody in.",

@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 from typing import cast
 
 from mvllm_router.config import POLICY_PLUGINS
+from mvllm_router.errors import BadRequest
 from mvllm_router.policies.base import Policy, Wish
 from mvllm_router.pool import Backend
 
@@ -23,6 +24,10 @@ POLICIES: dict[str, str] = {
 }
 
 
+# The header with which a request names a policy, where it may.
+HEADER = "x-router-policy"
+
+
 class Policies:
     """One policy for most requests, others for some models; each exists once.
 
@@ -33,6 +38,8 @@ class Policies:
         self,
         default: str = "least_load",
         models: Mapping[str, str] | None = None,
+        *,
+        trials: bool = False,
         before: Policies | None = None,
     ) -> None:
         """Make the policies of these names.
@@ -40,6 +47,7 @@ class Policies:
         Args:
             default: the name of that for all models that have none of their own.
             models: the names of the others, by model.
+            trials: a request may name another one in its header `x-router-policy`.
             before: what was in use until now; policies that stay keep what they know.
 
         Raises:
@@ -47,16 +55,27 @@ class Policies:
         """
         self.default = default
         self._models = dict(models or {})
+        self._trials = trials
         known: Mapping[str, Policy] = before._made if before else {}
         names = {default, *self._models.values()}
         self._made: dict[str, Policy] = {name: known.get(name) or make(name) for name in names}
 
     def name_of(self, wish: Wish) -> str:
-        """Return the name of the policy for a request."""
-        return self._models.get(wish.model or "", self.default)
+        """Return the name of the policy for a request.
+
+        Raises:
+            BadRequest: it asks for one that there is not.
+        """
+        if self._trials and (named := wish.header(HEADER)):
+            return self._named(named)
+        return self._models.get(wish.model or "", self.default) if self._models else self.default
 
     def of(self, wish: Wish) -> Policy:
-        """Return the policy for a request."""
+        """Return the policy for a request.
+
+        Raises:
+            BadRequest: it asks for one that there is not.
+        """
         return self._made[self.name_of(wish)]
 
     def use(self, name: str, policy: Policy) -> None:
@@ -67,6 +86,14 @@ class Policies:
         """Tell all that a backend was removed."""
         for policy in self._made.values():
             policy.forget(backend)
+
+    def _named(self, name: str) -> str:
+        if name not in self._made:
+            try:
+                self._made[name] = make(name)
+            except ValueError as error:
+                raise BadRequest(f"{HEADER}: {error}") from None
+        return name
 
 
 def make(name: str) -> Policy:

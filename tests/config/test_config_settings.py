@@ -46,6 +46,7 @@ DEFAULTS = {
     "max_queue": 0,
     "hide_upstream_errors": False,
     "learn": True,
+    "allow_policy_header": False,
     "queue_timeout": 60.0,
     "priority_ageing": 5.0,
     "scrape_interval": 1.0,
