@@ -13,13 +13,9 @@ from mvllm_router.pool import Backend
 
 # Bytes of prompts that a server is taken to remember: about 500,000 tokens.
 REMEMBERED = 2 * 1024 * 1024
-# Bytes. To read as much again takes a server no time that anybody would feel.
-_TOO_SHORT = 512
 # Choices by load alone, among those that could have been by prefix: a beginning that is used much
 # comes to more servers so, before the first one is full.
 _EXPLORED = 1 / 64
-
-_SHORT_BLOCKS = sum(end < _TOO_SHORT for end in ENDS)
 
 _KNOWN = "it knows the beginning of the prompt"
 _NEW = "the lowest score: no server knows the prompt"
@@ -121,7 +117,7 @@ class Prefix(Affinity):
         """Return who knows most of the prompt and has room, else who has the lowest score."""
         nobody = True
         asked: set[Backend] = set()
-        for block in reversed(blocks[_SHORT_BLOCKS:]):
+        for block in reversed(blocks):
             homes = self.index.homes(block)
             if homes is None or homes <= asked:
                 continue
