@@ -40,6 +40,7 @@ def detail_lines(server: Document, explained: Document | None, tokens: float | N
         *_choosing(server, explained),
         EMPTY,
         _named("load", *_load(server)),
+        *_learned(server, explained),
         _named("kv cache", *_cache(server)),
         *_latency(server),
         _named("traffic", *_traffic(server, tokens)),
@@ -120,7 +121,17 @@ def _arithmetic(server: Document) -> str:
     capacity, score = number(server, "max_capacity"), number(server, "score")
     if None in (running, waiting, capacity, score):
         return figures.decimal(score)
-    return f"({running:g} + 0.5·{waiting:g}) / {capacity:g} = {score:.2f}"
+    speed = number(server, "speed") or 1.0
+    below = f"{capacity:g}" if speed == 1 else f"({capacity:g}·{speed:g})"
+    return f"({running:g} + 0.5·{waiting:g}) / {below} = {score:.2f}"
+
+
+def _learned(server: Document, explained: Document | None) -> list[Line]:
+    """Say what the router has found out about it from the traffic."""
+    name = text(server, "name")
+    candidates = entries(explained, "candidates") if explained is not None else []
+    said = [text(one, "learned") for one in candidates if text(one, "name") == name]
+    return [_named("learned", (words, "plain")) for words in said if words]
 
 
 def _load(server: Document) -> Line:

@@ -102,6 +102,16 @@ def test_details_show_the_arithmetic_and_why_others_are_left_out() -> None:
     assert any("it drains" in line for line in lines)
 
 
+def test_details_show_what_was_learned_and_how_a_slower_server_counts() -> None:
+    own = {"name": "gpu-01", "learned": "runs 12 at once: beyond that, some waited there"}
+    explained = {**EXPLAINED, "candidates": [own]}
+    slow = server(1, running=8, waiting=0, speed=0.5, score=0.5)
+    lines = texts(detail_lines(slow, explained, None))
+    assert any("runs 12 at once" in line for line in lines)
+    lines = texts(detail_lines(slow, None, None))
+    assert any("(8 + 0.5·0) / (32·0.5) = 0.50" in line for line in lines)
+
+
 def test_details_do_without_an_explanation() -> None:
     lines = texts(detail_lines(server(1, running=7, waiting=1), None, None))
     assert any("(7 + 0.5·1) / 32 = 0.23" in line for line in lines)
