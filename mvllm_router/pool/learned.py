@@ -46,13 +46,13 @@ class Places:
     that went well.
     """
 
-    __slots__ = ("_assumed", "_pause", "_sights", "_spare", "_step", "_tried", "_try_at", "runs")
+    __slots__ = ("_assumed", "_pause", "_sights", "_step", "_tried", "_try_at", "_up_to", "runs")
 
     def __init__(self) -> None:
         self.runs = 0.0
         self._assumed = 0
         self._sights = 0
-        self._spare = 0  # requests beyond the limit that may be tried
+        self._up_to = 0  # a number beyond the limit that is to be tried; 0: none
         self._step = 1  # how many will be tried next
         self._tried = False
         self._pause = _FIRST_PAUSE
@@ -70,7 +70,7 @@ class Places:
     @property
     def open_for(self) -> float:
         """How many requests it would begin at once, tries included; inf while unknown."""
-        return round(self.runs) + self._spare if self.is_known else inf
+        return max(round(self.runs), self._up_to) if self.is_known else inf
 
     def assume(self, count: int) -> None:
         """Begin with what the file or the engine says."""
@@ -101,22 +101,25 @@ class Places:
             self._tried = False
 
     def may_try(self, now: float) -> bool:
-        """Open a place beyond the limit if it is time to; tell whether one was opened.
+        """Open places beyond the limit if it is time to; tell whether any were opened.
 
         Asked while requests wait; `now` is in monotonic seconds.
         """
         if not self.is_known or now < self._try_at:
             return False
-        self._spare, self._tried = self._step, True
+        self._up_to, self._tried = round(self.runs) + self._step, True
         self._try_at = now + self._pause
         self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
         return True
 
     def took(self, in_flight: float) -> bool:
-        """Note that a request makes it `in_flight`; tell whether that was a try."""
-        if not self._spare or in_flight <= round(self.runs):
+        """Note that a request makes it `in_flight`; tell whether a try is complete by that.
+
+        So each is made once: what comes after it waits for what it shows.
+        """
+        if not self._up_to or in_flight < self._up_to:
             return False
-        self._spare -= 1
+        self._up_to = 0
         return True
 
 
