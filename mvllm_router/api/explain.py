@@ -136,4 +136,6 @@ class _Why:
     def _no_room(self, backend: Backend) -> str:
         if not backend.has_room:
             return f"full: {backend.in_flight} of {tidy(backend.most)} requests"
+        if backend.in_flight >= backend.open_for:
+            return f"it would wait there: {tidy(backend.load(self._now).running)} are running"
         return "others are better"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from math import inf
 
 from mvllm_router.policies.least_load import LeastLoad
 from mvllm_router.pool import Backend
@@ -18,8 +17,8 @@ class Affinity(LeastLoad):
     """What policies have in common that keep requests where earlier ones were.
 
     A request stays while the server's score is under 0.5, or hardly above the best, or while it is
-    known to have a free place: only those that would begin a request at once are candidates.
-    Otherwise load decides. So a session or a prompt that everybody uses makes no server hot.
+    known to have a free place. Otherwise load decides. So a session or a prompt that everybody uses
+    makes no server hot.
     """
 
     by_score = False
@@ -30,7 +29,7 @@ class Affinity(LeastLoad):
         for home in homes:
             if (best is None or home.kept_score < best.kept_score) and home in candidates:
                 best = home
-        if best is None or best.kept_score < _HAS_ROOM or best.open_for != inf:
+        if best is None or best.kept_score < _HAS_ROOM or best.has_free_place:
             return best
         lowest = min([backend.kept_score for backend in candidates])
         return best if best.kept_score <= lowest + _MARGIN else None

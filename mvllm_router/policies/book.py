@@ -58,7 +58,9 @@ class Policies:
         self._trials = trials
         known: Mapping[str, Policy] = before._made if before else {}
         names = {default, *self._models.values()}
-        self._made: dict[str, Policy] = {name: known.get(name) or make(name) for name in names}
+        self._made: dict[str, Policy] = dict(known) if trials else {}
+        self._made |= {name: known.get(name) or make(name) for name in names}
+        self._choices = {*POLICIES, *_installed()} if trials else set()
 
     def name_of(self, wish: Wish) -> str:
         """Return the name of the policy for a request.
@@ -89,6 +91,9 @@ class Policies:
 
     def _named(self, name: str) -> str:
         if name not in self._made:
+            if name not in self._choices:  # installed packages are not searched for each request
+                names = ", ".join(sorted(self._choices))
+                raise BadRequest(f"{HEADER}: no such policy; there are {names}")
             try:
                 self._made[name] = make(name)
             except ValueError as error:
@@ -111,6 +116,10 @@ def make(name: str) -> Policy:
         except Exception as error:  # somebody else's code
             raise ValueError(f"the policy `{name}` cannot be made: {error!r}") from error
     raise ValueError(f"no policy is called {name!r}; there are {', '.join(POLICIES)}")
+
+
+def _installed() -> list[str]:
+    return [entry.name for entry in entry_points(group=POLICY_PLUGINS)]
 
 
 def _built_in(place: str) -> Policy:

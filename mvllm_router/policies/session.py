@@ -16,8 +16,6 @@ from mvllm_router.pool import Backend
 HEADER = "x-session-id"
 # Seconds without a request after which a session is over, and how many are remembered at most.
 _EXPIRES, _MOST = 3600.0, 50_000
-# Characters of a session's name that count; clients choose them.
-_LONGEST = 256
 
 _STAYS = "where its session is"
 _NEW = "the lowest score, for a new session"
@@ -47,38 +45,37 @@ class Session(Affinity):
 
     def __init__(self, random_share: Callable[[], float] = random.random) -> None:
         super().__init__(random_share)
-        # Where each is, and when it was last used, the latest last.
-        self._homes: OrderedDict[tuple[str | None, str], tuple[Backend, float]] = OrderedDict()
+        # Where each is, by a number for its model and name, and when it was last used; the latest
+        # stands last.
+        self._homes: OrderedDict[int, tuple[Backend, float]] = OrderedDict()
 
     def choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:
-        name = _name(wish)
-        if not name:
+        key = _key(wish)
+        if key is None:
             return self.least(candidates), _NONE
-        backend, why = self._find((wish.model, name), candidates, now)
-        self._keep((wish.model, name), backend, now)
+        backend, why = self._find(key, candidates, now)
+        self._keep(key, backend, now)
         return backend, why
 
     def would_choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:
-        name = _name(wish)
-        if not name:
+        key = _key(wish)
+        if key is None:
             return self.least(candidates), _NONE
-        return self._find((wish.model, name), candidates, now)
+        return self._find(key, candidates, now)
 
     def forget(self, backend: Backend) -> None:
         gone = [key for key, (home, _) in self._homes.items() if home is backend]
         for key in gone:
             del self._homes[key]
 
-    def _find(
-        self, key: tuple[str | None, str], candidates: Sequence[Backend], now: float
-    ) -> Choice:
+    def _find(self, key: int, candidates: Sequence[Backend], now: float) -> Choice:
         home, used = self._homes.get(key, (None, 0.0))
         if home is None or now - used > _EXPIRES:
             return self.least(candidates), _NEW
         stays = self.stay((home,), candidates)
         return (stays, _STAYS) if stays else (self.least(candidates), _MOVES)
 
-    def _keep(self, key: tuple[str | None, str], backend: Backend, now: float) -> None:
+    def _keep(self, key: int, backend: Backend, now: float) -> None:
         homes = self._homes
         homes[key] = backend, now
         homes.move_to_end(key)
@@ -89,6 +86,11 @@ class Session(Affinity):
             homes.popitem(last=False)
 
 
+def _key(wish: Wish) -> int | None:
+    name = _name(wish)
+    return hash((wish.model, name)) if name else None
+
+
 def _name(wish: Wish) -> str:
     named = wish.header(HEADER)
     if not named and wish.body[:1] == b"{":
@@ -97,4 +99,4 @@ def _name(wish: Wish) -> str:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return ""  # not JSON, though it begins so: a form, or a body of another kind
         named = body.session_id or body.prompt_cache_key or body.user
-    return named[:_LONGEST] if isinstance(named, str) else ""
+    return named if isinstance(named, str) else ""

@@ -89,7 +89,7 @@ class Backend:
         self.capacity = 1.0  # the same, scaled by its weight; above 0
         self.most = inf  # requests that it may get at once
         self.places = Places()
-        self.speed = Speed()
+        self.speed = Speed(self.stats)
         self.waits = Waits()
         self.share = 1.0  # of the speed of the fastest that has a model in common with it
         # Requests that it would begin at once; one more would wait. At most `most`.
@@ -144,14 +144,26 @@ class Backend:
         self.default_capacity = default or self.default_capacity
         self.told_capacity = told or self.told_capacity
         self.seen_capacity = self.seen_capacity if seen is None else seen
-        given = self.spec.max_concurrent_requests or self.told_capacity
+        given = self._given
         self.places.assume(given or 0)
         self.slots = given or self.seen_capacity or self.default_capacity
         self.capacity = self.slots * self.spec.weight
 
+    @property
+    def _given(self) -> int | None:
+        """What the file says that it runs at once, else the engine."""
+        return self.spec.max_concurrent_requests or self.told_capacity
+
+    @property
+    def has_free_place(self) -> bool:
+        """Whether it is known that it runs one more than it has, from whomever."""
+        others = self.scrape.others if self.scrape is not None else 0.0
+        return self.open_for != inf and self.in_flight + others < round(self.places.runs)
+
     def unlearn(self) -> None:
         """Let go of what traffic showed: it may be another server by now."""
-        self.places, self.speed, self.waits, self.share = Places(), Speed(), Waits(), 1.0
+        self.places, self.waits, self.share = Places(), Waits(), 1.0
+        self.speed = Speed(self.stats)
         self.size(seen=0)
 
     def cap(self, *, enforce: bool) -> None:
@@ -159,7 +171,8 @@ class Backend:
         if self.one_at_a_time:
             self.most = 1
         else:
-            self.most = self.slots if enforce else inf
+            # Not what was learned: nobody would ever find out that it was too low.
+            self.most = self._given or self.default_capacity if enforce else inf
 
     def reopen(self, now: float, *, learns: bool) -> None:
         """Settle how many requests it would begin at once; its own figures have to be fresh."""

@@ -34,8 +34,8 @@ _WEIGHT = 0.35
 _WEIGHT_OF_ONE, _FADES = 0.2, 30.0
 # Seconds for which streams say more than the engine's own count.
 _STREAMS_COUNT = 10.0
-# Servers that differ by less are as fast as each other.
-_AS_FAST = 0.9
+# Servers that differ by less are as fast as each other; none counts as slower than that.
+_AS_FAST, _SLOWEST = 0.9, 0.02
 
 
 class Places:
@@ -82,13 +82,14 @@ class Places:
         """Learn from what an engine says of itself."""
         if waiting <= 0:
             self.saw_running(running)
-        elif running >= _AT_THE_LIMIT * self.runs:
+            return
+        if running >= _AT_THE_LIMIT * self.runs:
             self.runs = max(1.0, running)
             self._sights += 1
-            self._step = 1
         else:
             self.runs = max(1.0, running, _DOWN * self.runs)
-            self._step = 1
+        self._step = 1
+        self._up_to = 0
 
     def saw_running(self, running: float) -> None:
         """Learn that it runs so many at once, or more."""
@@ -100,14 +101,14 @@ class Places:
             self._step *= 2
             self._tried = False
 
-    def may_try(self, now: float) -> bool:
+    def may_try(self, now: float, waiting: int) -> bool:
         """Open places beyond the limit if it is time to; tell whether any were opened.
 
-        Asked while requests wait; `now` is in monotonic seconds.
+        Asked while requests are `waiting` in the router; `now` is in monotonic seconds.
         """
         if not self.is_known or now < self._try_at:
             return False
-        self._up_to, self._tried = round(self.runs) + self._step, True
+        self._up_to, self._tried = round(self.runs) + min(self._step, waiting), True
         self._try_at = now + self._pause
         self._pause = min(_LONGEST_PAUSE, 2 * self._pause)
         return True
@@ -130,11 +131,24 @@ class Speed:
     count of tokens grows, shared among the requests that it runs.
     """
 
-    __slots__ = ("_gaps", "_seconds", "_streams_at", "_told", "tokens_per_second")
+    __slots__ = (
+        "_events",
+        "_gaps",
+        "_seconds",
+        "_streams_at",
+        "_tokens",
+        "_tokens_an_event",
+        "_told",
+        "tokens_per_second",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, stats: BackendStats) -> None:
+        """Learn from what is counted in `stats` from now on."""
         self.tokens_per_second: float | None = None
-        self._gaps, self._seconds = 0, 0.0  # as of the last sample
+        between = stats.inter_token
+        self._gaps, self._seconds = between.count, between.total  # as of the last sample
+        self._events, self._tokens = stats.whole_events, stats.whole_tokens  # the same
+        self._tokens_an_event = 1.0
         self._streams_at = -inf  # monotonic seconds
         self._told: tuple[float, float, float] | None = None
 
@@ -153,8 +167,15 @@ class Speed:
             return
         self._gaps, self._seconds = between.count, between.total
         self._streams_at = now
-        tokens_a_read = stats.tokens_out / stats.events if stats.events else 1.0
-        self._learn(tokens_a_read / max(_SHORTEST_GAP, seconds / gaps))
+        self._count_tokens(stats)
+        self._learn(self._tokens_an_event / max(_SHORTEST_GAP, seconds / gaps))
+
+    def _count_tokens(self, stats: BackendStats) -> None:
+        """Learn from the streams that have told it how many tokens an event holds."""
+        events, tokens = stats.whole_events - self._events, stats.whole_tokens - self._tokens
+        if events >= _GAPS:
+            self._events, self._tokens = stats.whole_events, stats.whole_tokens
+            self._tokens_an_event = tokens / events
 
     def told(self, sample: Sample, now: float) -> None:
         """Learn from an engine's count of tokens."""
@@ -168,7 +189,7 @@ class Speed:
             return
         self._told = tokens, running, now
         if now - self._streams_at > _STREAMS_COUNT:
-            a_second = (tokens - before[0]) / (now - before[2])
+            a_second = (tokens - before[0]) / max(_SHORTEST_GAP, now - before[2])
             self._learn(a_second / ((running + before[1]) / 2))
 
     def _learn(self, found: float) -> None:
@@ -197,7 +218,10 @@ class Waits:
         self._whole += _WEIGHT_OF_ONE * (seconds - self._whole)
 
     def expected(self, load: float, places: float, now: float) -> float:
-        """Return how long one more would take to begin; 0 while nothing is known.
+        """Return how long one more would take to begin.
+
+        Where no stream has shown it: 0 for the first one, or it would never be known; then what a
+        whole answer takes, and inf while there has been none.
 
         Args:
             load: requests that are there.
@@ -205,7 +229,7 @@ class Waits:
             now: monotonic seconds; what was seen long ago fades.
         """
         if self._first is None:
-            return 0.0
+            return 0.0 if load < 1 else self._whole or inf
         beyond = max(0.0, load + 1 - places)
         fading: float = 0.5 ** ((now - self._at) / _FADES)
         return self._first * fading + beyond * self._whole / places
@@ -223,4 +247,4 @@ def share_of_fastest(speeds: Iterable[tuple[frozenset[str] | None, float]]) -> l
         for model in models:
             fastest[model] = max(speed, fastest.get(model, 0.0))
     shares = [speed / max(fastest[model] for model in models) for models, speed in servers]
-    return [1.0 if share >= _AS_FAST else round(share, 2) for share in shares]
+    return [1.0 if share >= _AS_FAST else max(_SLOWEST, round(share, 2)) for share in shares]

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from mvllm_router.pool.pool import Pool
 
 
+Like = tuple[str, "frozenset[str] | None"]  # servers of one engine with the same models
+
+
 class Learning:
     """What the pool learns; while it is not `on`, only what was said counts."""
 
@@ -27,14 +30,28 @@ class Learning:
         for backend in backends:
             backend.speed.look(backend.stats, now)
         self._share(backends)
-        # Nobody knows yet what these can run: the most that one of them did counts for all, or who
-        # got more once would for ever get more.
-        most = max((b.places.runs for b in backends if not b.places.is_known), default=0.0)
+        self._size(backends)
         for backend in backends:
-            places = backend.places
-            seen = places.runs if places.is_known else max(backend.default_capacity, most)
-            backend.size(seen=round(seen) if self.on else 0)
             backend.rescore(now)
+
+    def _size(self, backends: list[Backend]) -> None:
+        """Take for each what it was seen to run, or what others like it were.
+
+        Or who got more once would for ever get more. Where nobody can see whether requests wait,
+        what was seen says nothing.
+        """
+        most: dict[Like, float] = {}
+        unknown = [one for one in backends if one.scrape is not None and not one.places.is_known]
+        for backend in unknown:
+            like = _like(backend)
+            most[like] = max(backend.places.runs, most.get(like, backend.default_capacity))
+        for backend in backends:
+            seen = 0.0
+            if self.on and backend.places.is_known:
+                seen = backend.places.runs
+            elif self.on and backend in unknown:
+                seen = most[_like(backend)]
+            backend.size(seen=round(seen))
 
     def _share(self, backends: list[Backend]) -> None:
         known = []
@@ -63,7 +80,6 @@ class Learning:
             backend.places.saw_running(backend.producing)
             if backend.open_for != inf:
                 self._reopen(backend, now)
-                self._pool.on_release(backend)
 
     def took(self, backend: Backend, now: float) -> None:
         """Note that a backend which runs only so many requests at once got one more."""
@@ -71,14 +87,21 @@ class Learning:
         if backend.places.took(backend.in_flight + others):
             self._reopen(backend, now)
 
-    def try_more(self) -> None:
-        """Let requests that wait find out whether backends run more than was seen."""
+    def try_more(self, waiting: int) -> None:
+        """Let requests that wait, so many, find out whether backends run more than was seen."""
         now = self._pool.monotonic()
         for backend in self._pool.backends.values():
-            if backend.places.may_try(now):
+            if backend.places.may_try(now, waiting):
                 self._reopen(backend, now)
 
     def _reopen(self, backend: Backend, now: float) -> None:
+        before = backend.open_for
         backend.reopen(now, learns=self.on)
         if backend.open_for != inf:
             self._pool.some_are_capped = True
+        if backend.open_for > before:
+            self._pool.on_release(backend)
+
+
+def _like(backend: Backend) -> Like:
+    return backend.engine, backend.model_names()

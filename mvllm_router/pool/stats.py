@@ -51,6 +51,8 @@ class BackendStats:
         "retries",
         "told_tokens",
         "ttft",
+        "whole_events",
+        "whole_tokens",
     )
 
     def __init__(self) -> None:
@@ -72,6 +74,9 @@ class BackendStats:
         # What usage figures add to `events`, once an answer is whole; an answer that has fewer
         # tokens than events takes some away.
         self.told_tokens = 0
+        # Of streams that ended and told how many tokens they had.
+        self.whole_events = 0
+        self.whole_tokens = 0
         self._most_tokens = 0
 
     def note(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from mvllm_router.errors import ModelNotFound, NoBackend, Overloaded, RouterError
-from mvllm_router.policies import Choice, Policies, Wish
+from mvllm_router.policies import Policies, Wish
 from mvllm_router.pool import Backend, Lease, Pool
 from mvllm_router.proxy.queue import ORDINARY, Claim, Queue, Ticket, Waiting
 
@@ -59,6 +59,7 @@ class Dispatch:
         self.policies = policies
         self.rules = rules
         self._queue: Queue[asyncio.Future[Lease]] = Queue()
+        self._by_arrival: dict[Waiter, None] = {}
         pool.on_release = self._on_release
         pool.on_remove = self._on_remove
         pool.listeners.append(self.hand_over)
@@ -87,7 +88,9 @@ class Dispatch:
         Raises:
             ModelNotFound: no backend has the model.
             NoBackend: none that may have it is up.
+            BadRequest: it asks for a policy that there is not.
         """
+        policy = self.policies.of(wish)
         if self._queue.count:  # time alone may have made a place, and others came before
             self.hand_over()
         candidates = self._candidates(wish.model, tried)
@@ -95,8 +98,11 @@ class Dispatch:
             candidates = [again]
         if not candidates:
             raise self._nobody(wish.model)
-        choice = self._choose(candidates, wish)
-        return self.pool.lease(*choice) if choice else None
+        if self.pool.some_are_capped:
+            candidates = self._open(candidates)
+            if not candidates:
+                return None
+        return self.pool.lease(*policy.choose(candidates, wish, self.pool.monotonic()))
 
     def another(self, model: str | None, tried: Collection[Backend], *, well: bool) -> bool:
         """Tell whether some backend that has not been tried could be asked.
@@ -132,17 +138,6 @@ class Dispatch:
             if left:
                 return left
         return ()
-
-    def _choose(self, candidates: Sequence[Backend], wish: Wish) -> Choice | None:
-        """Return a backend and why, or None when none would begin it at once."""
-        if self.pool.some_are_capped:
-            candidates = self._open(candidates)
-            if not candidates:
-                return None
-        return self._pick(candidates, wish)
-
-    def _pick(self, candidates: Sequence[Backend], wish: Wish) -> Choice:
-        return self.policies.of(wish).choose(candidates, wish, self.pool.monotonic())
 
     def _open(self, candidates: Sequence[Backend]) -> Sequence[Backend]:
         """Return those that would begin a request at once; without a queue, those with room."""
@@ -180,6 +175,9 @@ class Dispatch:
             tried = ()
         begun = self.pool.monotonic()
         if self._queue.count >= self.rules.limit and not self._let_one_go(begun):
+            beyond = self._with_room(wish.model, tried)
+            if beyond:  # it does not have to wait here
+                return self.pool.lease(*self.policies.of(wish).choose(beyond, wish, begun))
             self._make_room(claim, begun)
         loop = asyncio.get_running_loop()
         waiter = Waiter(wish, tried, loop.create_future(), claim)
@@ -189,6 +187,7 @@ class Dispatch:
             self.rules.timeout, self._tell_too_late, waiter, self.rules.timeout
         )
         self._queue.join(waiter, begun, self.rules.ageing)
+        self._by_arrival[waiter] = None
         try:
             return await waiter.tell
         except asyncio.CancelledError:
@@ -197,6 +196,7 @@ class Dispatch:
         finally:
             deadline.cancel()
             self._queue.leave(waiter)
+            del self._by_arrival[waiter]
             self.pool.stats.queued.observe(self.pool.monotonic() - begun)
 
     def _make_room(self, claim: Claim, now: float) -> None:
@@ -243,14 +243,20 @@ class Dispatch:
         """
         if not self._queue.count:
             return
-        self.pool.learning.try_more()
+        self.pool.learning.try_more(self._queue.count)
         self.hand_over()
-        now = self.pool.monotonic()
-        while any(
-            now - waiter.joined >= _LONGEST_HOLD and self._let_go(waiter)
-            for waiter in self._queue.first_of_each_kind(now)
-        ):
-            pass
+        self._let_go_of_old(self.pool.monotonic() - _LONGEST_HOLD)
+
+    def _let_go_of_old(self, came: float) -> None:
+        """Hold nobody back any longer who has `come` by then, whoever has turns before."""
+        full = set()
+        for waiter in list(self._by_arrival):
+            if waiter.joined > came:
+                return
+            if waiter.tell.done() or waiter.kind in full:
+                continue
+            if not self._let_go(waiter):
+                full.add(waiter.kind)
 
     def hand_over(self) -> None:
         """Give free places to those that wait; called when one comes free or the pool changes."""
@@ -264,8 +270,10 @@ class Dispatch:
 
     def _let_go(self, waiter: Waiter) -> bool:
         """Hold `waiter` back no longer: a backend with room may let it wait as well."""
-        candidates = self._candidates(waiter.model, waiter.tried)
-        return self._place(waiter, [backend for backend in candidates if backend.has_room])
+        return self._place(waiter, self._with_room(waiter.model, waiter.tried))
+
+    def _with_room(self, model: str | None, tried: Collection[Backend]) -> list[Backend]:
+        return [one for one in self._candidates(model, tried) if one.has_room]
 
     def _serve(self, waiter: Waiter) -> bool:
         """Give `waiter` a place; return False if there is none for it."""
@@ -278,9 +286,15 @@ class Dispatch:
             return self._queue.leave(waiter)
         if not candidates:
             return False
-        choice = self._pick(candidates, waiter.wish)
         self._queue.serve(waiter)
-        waiter.tell.set_result(self.pool.lease(*choice))
+        try:
+            choice = self.policies.of(waiter.wish).choose(
+                candidates, waiter.wish, self.pool.monotonic()
+            )
+        except Exception as error:  # somebody else's policy: it fails this request, and no other
+            waiter.tell.set_exception(error)
+        else:
+            waiter.tell.set_result(self.pool.lease(*choice))
         return True
 
 

@@ -274,6 +274,9 @@ class Relay:
             stats.prompt_tokens += counted[0]
             stats.completion_tokens += counted[1]
             stats.told_tokens += counted[1] - exchange.events
+            if exchange.events:
+                stats.whole_events += exchange.events
+                stats.whole_tokens += counted[1]
             ask.caller.used(*counted)
         self.pool.stats.finished(ask.route.label, head.status, seconds)
         self.pool.requests.add(

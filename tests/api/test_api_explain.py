@@ -64,7 +64,6 @@ def test_what_was_learned_is_told_and_how() -> None:
     pool = new_pool()
     slow, fast = add_up(pool, "slow", "m"), add_up(pool, "fast", "m")
     for backend, gap in ((slow, 0.04), (fast, 0.02)):
-        backend.stats.events = 50
         for _ in range(50):
             backend.stats.inter_token.observe(gap)
     for _ in range(2):

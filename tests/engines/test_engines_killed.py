@@ -148,7 +148,7 @@ async def test_what_a_killed_llama_server_had_not_begun_is_answered_by_another(
     start_llama_server: StartLlamaServer, llama_server: EngineServer, start_router: StartRouter
 ) -> None:
     victim = await asyncio.to_thread(start_llama_server, SLOTS, ENDS_NEVER)
-    router = await start_router(*specs(victim=victim, other=llama_server))
+    router = await start_router(*specs(victim=victim, other=llama_server), learn=False)
     backend = (await all_up(router))["victim"]
     prefer(router, "victim")
     async with (
@@ -181,6 +181,7 @@ async def test_a_stopped_llama_server_is_told_as_silent_left_alone_and_back_when
         *specs(victim=victim, other=llama_server),
         health_check_timeout=0.5,
         request_timeout=PATIENCE,
+        learn=False,
     )
     backend = (await all_up(router))["victim"]
     async with Clients(router.url, victim.model) as clients:
@@ -242,7 +243,9 @@ async def test_no_client_sees_that_a_vllm_is_full_while_another_server_has_room(
     strict_vllm: Callable[[], EngineServer], llama_server: EngineServer, start_router: StartRouter
 ) -> None:
     vllm = await asyncio.to_thread(strict_vllm)
-    router = await start_router(*specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE)
+    router = await start_router(
+        *specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE, learn=False
+    )
     backend = (await all_up(router))["vllm"]
     prefer(router, "vllm")
     async with Clients(router.url, vllm.model) as clients:
@@ -283,7 +286,9 @@ async def test_what_a_vllm_aborts_before_it_has_begun_is_answered_by_another(
 ) -> None:
     """What is aborted ends well for HTTP, and is empty. On SIGTERM that is one of its ways."""
     vllm = await asyncio.to_thread(strict_vllm)
-    router = await start_router(*specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE)
+    router = await start_router(
+        *specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE, learn=False
+    )
     backend = (await all_up(router))["vllm"]
     added = vllm.log.read_text().count("Added request")
     prefer(router, "vllm")
@@ -303,7 +308,9 @@ async def test_a_draining_vllm_finishes_its_streams_and_who_comes_is_moved_on_un
     strict_vllm: Callable[[], EngineServer], llama_server: EngineServer, start_router: StartRouter
 ) -> None:
     vllm = await asyncio.to_thread(strict_vllm)
-    router = await start_router(*specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE)
+    router = await start_router(
+        *specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE, learn=False
+    )
     backend = (await all_up(router))["vllm"]
     engine = engine_core(vllm.process.pid)
     prefer(router, "vllm")
@@ -336,7 +343,9 @@ async def test_what_a_vllm_had_not_begun_when_its_engine_was_killed_is_answered_
     start_vllm: StartVllm, llama_server: EngineServer, start_router: StartRouter
 ) -> None:
     vllm = await asyncio.to_thread(start_vllm, extra=TALKATIVE)
-    router = await start_router(*specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE)
+    router = await start_router(
+        *specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE, learn=False
+    )
     backend = (await all_up(router))["vllm"]
     engine = engine_core(vllm.process.pid)
     async with Clients(router.url, vllm.model) as clients:
@@ -363,7 +372,9 @@ async def test_nobody_hangs_at_a_vllm_told_to_stop_and_newcomers_go_elsewhere(
 ) -> None:
     """What becomes of requests that it has taken differs from run to run: see `fate`."""
     vllm = await asyncio.to_thread(start_vllm, extra=TALKATIVE)
-    router = await start_router(*specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE)
+    router = await start_router(
+        *specs(vllm=vllm, llama=llama_server), request_timeout=PATIENCE, learn=False
+    )
     backend = (await all_up(router))["vllm"]
     engine = engine_core(vllm.process.pid)
     async with Clients(router.url, vllm.model) as clients:

@@ -82,8 +82,11 @@ def test_a_session_stays_at_a_busy_server_that_would_begin_it_at_once() -> None:
     backends, policy = three(pool), Session()
     home, _ = policy.choose(backends, of_session("s"), NOW)
     scraped(pool, home, running=7)
-    assert home.open_for == 1.0, "it has one place left, and that is known"
+    assert home.has_free_place
     assert policy.choose(backends, of_session("s"), NOW)[0] is home
+    scraped(pool, home, running=90)
+    assert home.open_for == 1.0, "others have filled it, and one at least goes on"
+    assert policy.choose(backends, of_session("s"), NOW)[0] is not home
 
 
 def test_a_session_whose_server_cannot_be_asked_moves() -> None:
@@ -146,7 +149,7 @@ def test_a_session_is_named_by_a_header_or_a_field(
 ) -> None:
     policy = Session()
     policy.choose(three(new_pool()), Supposed("m", body.encode(), headers), NOW)
-    assert [name for _, name in policy._homes] == ([named] if named else [])
+    assert list(policy._homes) == ([hash(("m", named))] if named else [])
 
 
 # --- prompts

@@ -54,7 +54,7 @@ def test_a_request_that_may_name_its_policy_gets_it_and_always_the_same() -> Non
 
 
 def test_a_request_that_names_no_policy_that_there_is_is_told_so() -> None:
-    with pytest.raises(BadRequest, match="x-router-policy: no policy is called 'nope'"):
+    with pytest.raises(BadRequest, match="x-router-policy: no such policy; there are"):
         Policies(trials=True).of(named("nope"))
 
 

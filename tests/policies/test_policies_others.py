@@ -100,6 +100,17 @@ def test_where_a_request_would_have_to_wait_the_time_until_others_have_ended_cou
     assert Latency().choose([slow, quick], WISH, clock())[0] is slow
 
 
+def test_a_server_that_has_not_shown_anything_yet_gets_one_and_not_all() -> None:
+    clock = Clock()
+    pool = new_pool(clock)
+    known, new = add_up(pool, "known", "m", capacity=8), add_up(pool, "new", "m", capacity=8)
+    answer(pool, known, clock, 0.1, 1.0)
+    chosen = Counter(
+        pool.lease(Latency().choose([known, new], WISH, clock())[0]).backend.name for _ in range(6)
+    )
+    assert chosen == {"new": 1, "known": 5}
+
+
 def test_a_server_that_was_slow_long_ago_is_tried_again() -> None:
     clock = Clock()
     pool = new_pool(clock)

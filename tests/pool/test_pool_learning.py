@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 import pytest
-from pool_kit import Clock, add_up, new_pool
+from pool_kit import Clock, add_up, new_pool, scraped
 
 from mvllm_router.policies import Supposed
 from mvllm_router.policies.least_load import LeastLoad
@@ -82,7 +82,7 @@ class World:
             self.pool.scraped(backend, sample, backend.in_flight, 1.0)
         self.pool.learning.look()
         if self._held:
-            self.pool.learning.try_more()
+            self.pool.learning.try_more(len(self._held))
             self._hand_over()
         self._in(1.0, self._every_second)
 
@@ -130,7 +130,6 @@ class World:
 
         def end() -> None:
             stats = lease.backend.stats
-            stats.events += tokens
             for _ in range(tokens - 1):
                 stats.inter_token.observe(gap)
             server.running -= 1
@@ -212,11 +211,27 @@ def test_servers_of_which_nothing_is_known_count_as_much_as_the_most_that_one_wa
     None
 ):
     pool = new_pool()
-    one, other = add_up(pool, "one", "m", capacity=None), add_up(pool, "other", "m", capacity=None)
+    one, other = add_up(pool, "one", "m"), add_up(pool, "other", "m")
+    for backend in (one, other):
+        scraped(pool, backend, running=0)
     for lease in [pool.lease(one) for _ in range(30)]:
         lease.begins()
     pool.learning.look()
     assert (one.slots, other.slots) == (30, 30)
+
+
+def test_what_one_server_runs_says_nothing_of_those_that_are_not_like_it() -> None:
+    pool = new_pool()
+    big, without_metrics, another = (add_up(pool, name, "m") for name in ("a", "b", "c"))
+    other_model = add_up(pool, "d", "n")
+    for backend, engine in ((big, "vllm"), (without_metrics, "mlx"), (another, "llama.cpp")):
+        pool.recognised(backend, engine, default_capacity=8, one_at_a_time=False)
+    pool.recognised(other_model, "vllm", default_capacity=8, one_at_a_time=False)
+    for backend, running in ((big, 200), (another, 0), (other_model, 0)):
+        scraped(pool, backend, running=running)
+    pool.learning.look()
+    slots = (big.slots, without_metrics.slots, another.slots, other_model.slots)
+    assert slots == (200, 8, 8, 8)
 
 
 def waits(places: Places, running: float) -> None:
@@ -249,15 +264,15 @@ def test_what_answers_more_at_once_than_its_limit_can_run_more() -> None:
 def test_a_try_is_one_request_and_the_next_one_is_later_each_time() -> None:
     places = Places()
     places.assume(4)
-    assert places.may_try(0.0)
+    assert places.may_try(0.0, 9)
     assert places.open_for == 5
     assert places.took(5)
     assert places.open_for == 4
-    assert not places.may_try(0.9)
-    assert places.may_try(1.0)
+    assert not places.may_try(0.9, 9)
+    assert places.may_try(1.0, 9)
     assert places.took(5)
-    assert not places.may_try(2.9)
-    assert places.may_try(3.0)
+    assert not places.may_try(2.9, 9)
+    assert places.may_try(3.0, 9)
 
 
 def test_after_a_try_that_went_well_twice_as_many_are_tried_at_once() -> None:
@@ -265,7 +280,7 @@ def test_after_a_try_that_went_well_twice_as_many_are_tried_at_once() -> None:
     places.assume(4)
     for limit, tried in ((4, 1), (5, 2), (7, 4), (11, 8)):
         assert places.open_for == limit
-        assert places.may_try(0.0)
+        assert places.may_try(0.0, 9)
         for in_flight in range(limit + 1, limit + tried):
             assert not places.took(in_flight)
             assert places.open_for == limit + tried
@@ -276,8 +291,8 @@ def test_after_a_try_that_went_well_twice_as_many_are_tried_at_once() -> None:
 
 @pytest.mark.parametrize("gap", [0.01, 0.04])
 def test_speed_is_what_streams_show(gap: float) -> None:
-    speed, stats = Speed(), BackendStats()
-    stats.events = 100
+    stats = BackendStats()
+    speed = Speed(stats)
     for _ in range(100):
         stats.inter_token.observe(gap)
     speed.look(stats, 0.0)
@@ -285,8 +300,9 @@ def test_speed_is_what_streams_show(gap: float) -> None:
 
 
 def test_several_tokens_in_an_event_are_as_much_faster() -> None:
-    speed, stats = Speed(), BackendStats()
-    stats.events, stats.told_tokens = 100, 100  # 200 tokens in all
+    stats = BackendStats()
+    speed = Speed(stats)
+    stats.whole_events, stats.whole_tokens = 100, 200
     for _ in range(100):
         stats.inter_token.observe(0.02)
     speed.look(stats, 0.0)
@@ -294,14 +310,14 @@ def test_several_tokens_in_an_event_are_as_much_faster() -> None:
 
 
 def test_without_streams_the_engines_own_count_shows_the_speed() -> None:
-    speed = Speed()
+    speed = Speed(BackendStats())
     for second in range(3):
         speed.told(Sample(4.0, 0.0, generation_tokens=200.0 * second), float(second))
     assert speed.tokens_per_second == pytest.approx(50.0)
 
 
 def test_an_engine_that_was_started_anew_is_not_taken_for_a_slow_one() -> None:
-    speed = Speed()
+    speed = Speed(BackendStats())
     for second, tokens in enumerate((1000.0, 1200.0, 0.0, 200.0)):
         speed.told(Sample(4.0, 0.0, generation_tokens=tokens), float(second))
     assert speed.tokens_per_second == pytest.approx(50.0)
@@ -321,7 +337,6 @@ def slow_and_fast(pool: Pool, **of_slow: Any) -> tuple[Backend, Backend]:
     slow = add_up(pool, "slow", "m", capacity=8, **of_slow)
     fast = add_up(pool, "fast", "m", capacity=8)
     for backend, gap in ((slow, 0.04), (fast, 0.02)):
-        backend.stats.events = 50
         for _ in range(50):
             backend.stats.inter_token.observe(gap)
     pool.learning.look()
@@ -348,3 +363,62 @@ def test_what_was_learned_counts_no_more_when_learning_is_turned_off() -> None:
     pool.learning.look()
     assert slow.share == 1.0
     assert slow.open_for == inf
+
+
+def test_plain_answers_do_not_make_streams_faster() -> None:
+    stats = BackendStats()
+    speed = Speed(stats)
+    stats.told_tokens = 50 * 500  # of answers in one piece
+    for _ in range(100):
+        stats.inter_token.observe(0.01)
+    stats.events = 100
+    speed.look(stats, 0.0)
+    assert speed.tokens_per_second == pytest.approx(100.0)
+
+
+def test_a_server_that_comes_back_is_not_measured_by_what_was_before() -> None:
+    pool = new_pool()
+    backend = add_up(pool, "a", "m")
+    for _ in range(1000):
+        backend.stats.inter_token.observe(0.01)
+    backend.unlearn()
+    for _ in range(100):
+        backend.stats.inter_token.observe(0.1)
+    pool.learning.look()
+    assert backend.speed.tokens_per_second == pytest.approx(10.0)
+
+
+def test_a_server_that_is_very_much_slower_still_counts() -> None:
+    assert share_of_fastest([(None, 10_000.0), (None, 1.0)]) == [1.0, 0.02]
+
+
+def test_a_cap_that_is_enforced_is_what_was_given_and_not_what_was_learned() -> None:
+    pool = new_pool(enforce=True)
+    backend = add_up(pool, "a", "m")
+    pool.recognised(backend, "vllm", default_capacity=16, one_at_a_time=False)
+    for _ in range(2):
+        scraped(pool, backend, running=3, waiting=3)
+    pool.learning.look()
+    pool.drain("a")
+    pool.enable("a")
+    assert (backend.slots, backend.most) == (3, 16)
+
+
+def test_places_that_were_opened_and_not_used_are_closed_when_requests_wait() -> None:
+    places = Places()
+    places.assume(10)
+    assert places.may_try(0.0, 9)
+    assert places.open_for == 11
+    places.saw(10.0, 3.0)
+    assert places.open_for == 10
+
+
+def test_no_more_is_tried_than_waits() -> None:
+    places = Places()
+    places.assume(4)
+    for _ in range(4):
+        places.may_try(0.0, 100)
+        places.saw_running(places.open_for)
+    before = places.runs
+    places.may_try(0.0, 2)
+    assert places.open_for == before + 2

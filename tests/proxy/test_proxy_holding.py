@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import inf
 
 import pytest
 from pool_kit import add_up, new_pool, scraped
 from test_proxy_dispatch import Bench, error_of, served, settled
 
-from mvllm_router.errors import Overloaded
+from mvllm_router.errors import BadRequest, Overloaded
+from mvllm_router.policies import Choice, Policies, Supposed, Wish
+from mvllm_router.policies.book import HEADER
+from mvllm_router.policies.least_load import LeastLoad
 from mvllm_router.pool import Backend
 from mvllm_router.proxy import dispatch
+from mvllm_router.proxy.queue import Claim
 
 
 def seen_full(bench: Bench, name: str, places: int) -> Backend:
@@ -155,6 +160,88 @@ async def test_a_server_that_comes_back_is_another_one() -> None:
             bench.ask()
         await settled()
         assert bench.in_flight == {"a": 5}
+
+
+async def test_a_request_that_asks_for_a_policy_that_there_is_not_harms_nobody_else() -> None:
+    async with Bench(caps=False, max_queue=0) as bench:
+        bench.dispatch.policies = Policies(trials=True)
+        seen_full(bench, "a", 1)
+        placed = bench.ask()
+        await settled()
+        wrong = Supposed("m", headers={HEADER: "nonsense"})
+        with pytest.raises(BadRequest):
+            bench.dispatch.lease_now(wrong)
+        (held,) = await bench.waiting(1)
+        placed.result().release()
+        assert await served(held) == [True]
+
+
+class Failing(LeastLoad):
+    """Somebody's policy that fails for one model."""
+
+    def choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:
+        if wish.model is None:
+            raise RuntimeError("a mistake")
+        return super().choose(candidates, wish, now)
+
+
+async def test_a_policy_that_fails_for_one_that_waits_fails_that_one_alone() -> None:
+    async with Bench(caps=False, max_queue=0) as bench:
+        bench.dispatch.policies.use("least_load", Failing())
+        seen_full(bench, "a", 1)
+        placed = bench.ask()
+        (failing,) = await bench.waiting(1, None)
+        (held,) = await bench.waiting(1)
+        (await placed).release()
+        assert await served(failing, held) == [True, True]
+        assert isinstance(failing.exception(), RuntimeError)
+        assert held.result().backend.name == "a"
+
+
+async def test_a_queue_that_is_full_of_others_refuses_nobody_who_could_be_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "_QUEUE", 3)
+    async with Bench(caps=False, max_queue=0) as bench:
+        one = add_up(bench.pool, "one", "x")
+        bench.pool.recognised(one, "llama-cpp-python", default_capacity=1, one_at_a_time=True)
+        seen_full(bench, "many", 1)
+        bench.ask("x")
+        bench.ask("m")
+        await bench.waiting(3, "x")
+        last = bench.ask("m")
+        assert await served(last) == [True]
+        assert last.result().backend.name == "many"
+        for task in bench.tasks:
+            task.cancel()
+        await settled()
+
+
+async def test_who_is_passed_over_is_held_back_no_longer_than_others() -> None:
+    async with Bench(caps=False, max_queue=0) as bench:
+        backend = seen_full(bench, "a", 1)
+        bench.ask()
+        (patient,) = await bench.waiting(1)
+        for _ in range(6):
+            bench.ask("m", (), Claim("", -1000, 0))
+            await settled()
+            bench.clock.advance(0.99)
+            scraped(bench.pool, backend, running=1)
+            bench.dispatch.look()
+        assert await served(patient) == [True]
+        for task in bench.tasks:
+            task.cancel()
+        await settled()
+
+
+async def test_a_scrape_that_shows_room_lets_in_who_waits() -> None:
+    async with Bench(caps=False, max_queue=0) as bench:
+        backend = seen_full(bench, "a", 4)
+        scraped(bench.pool, backend, running=4)  # somebody else's
+        bench.ask()
+        (held,) = await bench.waiting(1)
+        scraped(bench.pool, backend, running=1)
+        assert await served(held) == [True]
 
 
 def test_what_others_have_put_on_a_server_takes_its_places() -> None:
