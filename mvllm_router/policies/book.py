@@ -20,6 +20,7 @@ POLICIES: dict[str, str] = {
     "latency": "mvllm_router.policies.latency:Latency",
     "session": "mvllm_router.policies.session:Session",
     "prefix": "mvllm_router.policies.prefix:Prefix",
+    "kv_events": "mvllm_router.policies.kv_events:KvEvents",
 }
 
 
@@ -58,6 +59,16 @@ class Policies:
     def of(self, wish: Wish) -> Policy:
         """Return the policy for a request."""
         return self._made[self.name_of(wish)]
+
+    def made(self, name: str) -> Policy | None:
+        """Return the policy with this name, if it is in use."""
+        return self._made.get(name)
+
+    @property
+    def some_need_tokens(self) -> bool:
+        """Whether one of them is of a kind that chooses by the tokens of prompts."""
+        kinds = {type(policy) for policy in self._made.values()}
+        return any(kind.needs_tokens is not Policy.needs_tokens for kind in kinds)
 
     def use(self, name: str, policy: Policy) -> None:
         """Put another policy in the place of the one with this name."""
