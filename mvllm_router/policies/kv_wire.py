@@ -134,6 +134,8 @@ def _stored(fields: Mapping[str, Any], hashes: tuple[BlockHash, ...], group: int
     if extra is not None and len(extra) != len(hashes):
         raise ValueError("not every block says what it depends on")
     parent = fields["parent_block_hash"]
+    if not isinstance(adapter, str):
+        raise ValueError("the name of an adapter is none")
     if not isinstance(parent, (int, bytes, type(None))):
         raise ValueError("the hash of a parent is neither a number nor bytes")
     return Stored(
