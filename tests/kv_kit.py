@@ -61,23 +61,31 @@ class Publisher:
         self._addresses = ["tcp://127.0.0.1:*", "tcp://127.0.0.1:*"]
 
     async def __aenter__(self) -> Publisher:
-        self._open()
+        await self._open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._close()
         self._context.destroy(linger=0)
 
-    def _open(self) -> None:
+    async def _open(self) -> None:
         self.messages: list[tuple[int, bytes]] = []
         self.count = 0
-        self._events = self._bind(zmq.XPUB, 0)
-        self._replay = self._bind(zmq.ROUTER, 1)
+        self._events = await self._bind(zmq.XPUB, 0)
+        self._replay = await self._bind(zmq.ROUTER, 1)
         self._task = asyncio.ensure_future(self._answer())
 
-    def _bind(self, kind: int, place: int) -> zmq.asyncio.Socket:
+    async def _bind(self, kind: int, place: int) -> zmq.asyncio.Socket:
         socket = self._context.socket(kind)
-        socket.bind(self._addresses[place])
+        while True:
+            try:
+                socket.bind(self._addresses[place])
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EADDRINUSE:
+                    raise
+                await asyncio.sleep(0.005)  # ZMQ closes a socket some time after it was told to
+            else:
+                break
         self._addresses[place] = socket.getsockopt_string(zmq.LAST_ENDPOINT)
         return socket
 
@@ -92,7 +100,7 @@ class Publisher:
 
     async def restart(self) -> None:
         await self._close()
-        self._open()
+        await self._open()
 
     @property
     def sources(self) -> str:

@@ -24,7 +24,7 @@ class Wish(Protocol):
 
     @property
     def prompt(self) -> Prompt | None:
-        """The tokens of its prompt, if the policy `needs_tokens` and they could be had."""
+        """The tokens of its prompt, if the policy `needs_tokens` and they could be had in time."""
 
     def header(self, name: str) -> str:
         """Return the value of a header by its name in small letters; "" where it has none."""
@@ -69,9 +69,8 @@ class Policy(ABC):
     # Whether those with the same score are equal to it.
     by_score = False
 
-    @property
-    def needs_tokens(self) -> bool:
-        """Whether it chooses by the tokens of the prompt: a server is asked for them before."""
+    def needs_tokens(self, candidates: Sequence[Backend]) -> bool:
+        """Tell whether it chooses by the tokens of a prompt: a server is asked for them before."""
         return False
 
     @abstractmethod

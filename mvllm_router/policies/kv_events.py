@@ -32,10 +32,9 @@ class KvEvents(Affinity):
         super().__init__(random_share)
         self.index = KvIndex()
 
-    @property
-    def needs_tokens(self) -> bool:
-        """Whether a prompt is worth to be split into tokens: some server publishes its cache."""
-        return self.index.has_sources
+    def needs_tokens(self, candidates: Sequence[Backend]) -> bool:
+        """Tell whether one of them publishes what is in its cache."""
+        return any(map(self.index.follows, candidates))
 
     def choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:
         if wish.prompt is None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from heapq import merge
 
 from mvllm_router.policies.kv_wire import (
     TOKEN_BYTES,
@@ -18,6 +20,9 @@ from mvllm_router.pool import Backend
 # bytes. What comes when so many are there is not kept: what is found of a prompt begins at its
 # beginning, and that came first.
 MOST_BLOCKS = 262_144
+
+# Servers that are named of those which have as much of a prompt.
+_MANY = 32
 
 
 class Prompt:
@@ -71,13 +76,16 @@ class KvIndex:
         self._most = most_blocks
         self._holders: dict[int, int] = {}  # from numbers of blocks to bits of sources
         self._sources: dict[int, Source] = {}  # by bit
+        self._sizes: dict[int, int] = {}  # from sizes of blocks to the bits of who has such
+        self._followed: Counter[Backend] = Counter()  # how many sources each has
+        self._turn = 0
 
     def __len__(self) -> int:
         return len(self._holders)
 
-    @property
-    def has_sources(self) -> bool:
-        return bool(self._sources)
+    def follows(self, backend: Backend) -> bool:
+        """Tell whether a server has a source."""
+        return backend in self._followed
 
     def join(self, backend: Backend) -> Source:
         """Return a new source, of which nothing is known yet."""
@@ -85,13 +93,18 @@ class KvIndex:
         while bit in self._sources:
             bit <<= 1
         source = self._sources[bit] = Source(backend, bit)
+        self._followed[backend] += 1
         return source
 
     def drop(self, source: Source) -> None:
         """Let go of a source; what it says from now on does not count."""
         if self._sources.get(source.bit) is source:
             self.clear(source)
+            self._resize(source, 0)
             del self._sources[source.bit]
+            self._followed[source.backend] -= 1
+            if not self._followed[source.backend]:
+                del self._followed[source.backend]
 
     def forget(self, backend: Backend) -> None:
         """Let go of all sources of a server."""
@@ -124,7 +137,7 @@ class KvIndex:
             return  # parts of blocks are published too, where they can be used again
         if event.block_size > source.block_size:
             self.clear(source)
-            source.block_size = event.block_size
+            self._resize(source, event.block_size)
         number = self._before(source, event)
         if number is None:
             return
@@ -137,6 +150,14 @@ class KvIndex:
                 return
             known[name] = number
             holders[number] = holders.get(number, 0) | bit
+
+    def _resize(self, source: Source, size: int) -> None:
+        left = self._sizes.pop(source.block_size, 0) & ~source.bit
+        if left:
+            self._sizes[source.block_size] = left
+        if size:
+            self._sizes[size] = self._sizes.get(size, 0) | source.bit
+        source.block_size = size
 
     def _before(self, source: Source, event: Stored) -> int | None:
         """Return the number of what an event's first block follows; None if it is not known."""
@@ -159,37 +180,46 @@ class KvIndex:
 
     # --- looking
 
-    def runs(self, prompt: Prompt) -> list[tuple[int, list[Backend]]]:
-        """Return how many tokens of a prompt's beginning are cached where, the most first.
+    def runs(self, prompt: Prompt) -> Iterator[tuple[int, list[Backend]]]:
+        """Yield how many tokens of a prompt's beginning are cached where, the most first.
 
-        A server may be named several times: with its best run first.
+        A server may be named several times, with its best run first; of very many that have as
+        much, some are, each time others. Who has a block is taken to have those before it: engines
+        let go of the end of a prompt first.
         """
-        sizes: dict[int, int] = {}  # to the bits of sources with blocks of this size
-        for bit, source in self._sources.items():
-            if source.block_size:
-                sizes[source.block_size] = sizes.get(source.block_size, 0) | bit
-        found = [run for size, bits in sizes.items() for run in self._runs(prompt, size, bits)]
-        found.sort(reverse=True)
-        return [(tokens, self._backends(bits)) for tokens, bits in found]
+        found = [self._runs(prompt.chain(size), size, bits) for size, bits in self._sizes.items()]
+        for tokens, bits in merge(*found, reverse=True):
+            yield tokens, self._backends(bits)
 
-    def _runs(self, prompt: Prompt, size: int, bits: int) -> Iterator[tuple[int, int]]:
-        """Yield lengths in tokens, and the bits of the sources whose runs end there."""
-        holders, tokens = self._holders, 0
-        for number in prompt.chain(size):
-            have = bits & holders.get(number, 0)
-            if have != bits:
-                if tokens:
-                    yield tokens, bits & ~have
-                if not have:
-                    return
-                bits = have
-            tokens += size
-        if tokens:
-            yield tokens, bits
+    def _runs(self, chain: Sequence[int], size: int, bits: int) -> Iterator[tuple[int, int]]:
+        """Yield lengths in tokens, the longest first, and the bits of the sources that have them.
+
+        Args:
+            chain: the numbers of the prompt's blocks.
+            size: tokens in each.
+            bits: the sources to look at.
+        """
+        holders, most = self._holders, len(chain)
+        while most:
+            least = 0
+            while least < most:  # a search by halves: prompts have thousands of blocks
+                middle = (least + most) // 2
+                if bits & holders.get(chain[middle], 0):
+                    least = middle + 1
+                else:
+                    most = middle
+            if not least:
+                return
+            have = bits & holders[chain[least - 1]]
+            yield least * size, have
+            bits, most = bits & ~have, least - 1
 
     def _backends(self, bits: int) -> list[Backend]:
-        found = []
-        while bits:
+        if bits.bit_count() > _MANY:
+            self._turn = (self._turn + _MANY) % bits.bit_length()
+            bits = bits >> self._turn << self._turn
+        found: list[Backend] = []
+        while bits and len(found) < _MANY:
             bit = bits & -bits
             found.append(self._sources[bit].backend)
             bits ^= bit

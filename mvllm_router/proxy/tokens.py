@@ -6,7 +6,7 @@ import logging
 import random
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import blake2b
 from typing import Any, TypeAlias
 
@@ -87,10 +87,11 @@ class Tokens:
 
         It is the policy's business to choose without.
         """
-        if not self.policies.of(ask).needs_tokens:
+        candidates = self._pool.candidates(ask.model)
+        if not self.policies.of(ask).needs_tokens(candidates):
             return
         wanted = _wanted(ask)
-        server = self._server(ask.model) if wanted else None
+        server = self._server(candidates) if wanted else None
         if wanted is None or server is None:
             return
         wanted.model = server.own_name(ask.model) if ask.model else ""
@@ -108,12 +109,12 @@ class Tokens:
             self._known.move_to_end(key)
         ask.prompt = prompt
 
-    def _server(self, model: str | None) -> Backend | None:
-        """Return one that splits prompts for this model."""
+    def _server(self, candidates: Sequence[Backend]) -> Backend | None:
+        """Return one that splits prompts."""
         now = self._pool.monotonic()
         able = [
             backend
-            for backend in self._pool.candidates(model)
+            for backend in candidates
             if backend.engine == "vllm" and self._rests.get(backend.name, 0.0) <= now
         ]
         return random.choice(able) if able else None

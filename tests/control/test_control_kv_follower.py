@@ -50,7 +50,7 @@ class Following:
     @property
     def cached(self) -> int:
         runs = self.index.runs(Prompt(pack(TOKENS)))
-        return runs[0][0] // SIZE if runs else 0
+        return max((length for length, _ in runs), default=0) // SIZE
 
     async def begun(self) -> None:
         await self.publisher.subscribed()
@@ -189,7 +189,7 @@ async def test_nobody_at_the_address_is_said(
     await publisher.stop()
     async with Following(publisher) as following:
         assert "nobody answers at tcp://127.0.0.1:" in await following.lost()
-    publisher._open()  # what ends it expects it open
+    await publisher._open()  # what ends it expects it open
 
 
 async def test_other_topics_are_not_listened_to(publisher: Publisher) -> None:

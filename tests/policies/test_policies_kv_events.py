@@ -14,6 +14,7 @@ from mvllm_router.policies import Supposed
 from mvllm_router.policies.kv_events import KvEvents
 from mvllm_router.policies.kv_index import Prompt
 from mvllm_router.policies.kv_wire import pack, read_events
+from mvllm_router.policies.least_load import LeastLoad
 from mvllm_router.pool import Backend
 
 CACHED = "it has most of the prompt in its cache"
@@ -102,9 +103,11 @@ def test_without_tokens_load_decides_and_says_so() -> None:
 
 def test_it_needs_tokens_as_long_as_somebody_publishes() -> None:
     bench = Bench(12)
-    assert bench.policy.needs_tokens
+    assert bench.policy.needs_tokens(bench.backends)
+    assert not bench.policy.needs_tokens([add_up(bench.pool, "silent", "m")])
+    assert not LeastLoad().needs_tokens(bench.backends)
     bench.policy.forget(bench.backends[0])
-    assert not bench.policy.needs_tokens
+    assert not bench.policy.needs_tokens(bench.backends)
     assert bench.choose() == ("s0", NEW)
 
 

@@ -133,6 +133,8 @@ def test_servers_may_have_blocks_of_different_sizes() -> None:
 def test_ranks_of_one_server_have_runs_of_their_own() -> None:
     cached = Cached()
     second = cached.index.join(cached.backends[0])
+    cached.index.drop(cached.index.join(cached.backends[0]))
+    assert cached.index.follows(cached.backends[0])
     cached.tell(0, stored([1], tokens(1)))
     cached.index.apply(second, read_events(payload(stored([1, 2], tokens(1, 2)))))
     assert cached.runs(prompt(1, 2)) == [(2, ["s0"]), (1, ["s0"])]
@@ -149,9 +151,22 @@ def test_a_source_that_was_dropped_leaves_nothing_and_says_nothing_more() -> Non
     assert cached.runs(prompt(1)) == [(1, ["s1"])]
     cached.index.forget(cached.backends[1])
     assert len(cached.index) == 0
-    assert cached.index.has_sources
+    assert cached.index.follows(cached.backends[0])
     cached.index.drop(again)
-    assert not cached.index.has_sources
+    assert not cached.index.follows(cached.backends[0])
+
+
+def test_of_very_many_servers_some_are_named_and_each_in_its_turn() -> None:
+    cached = Cached(100)
+    for number in range(100):
+        cached.tell(number, stored([1], tokens(1)))
+    named: set[str] = set()
+    for _ in range(30):
+        [(length, names)] = cached.runs(prompt(1))
+        assert length == 1
+        assert 0 < len(names) <= 32
+        named.update(names)
+    assert len(named) == 100
 
 
 def test_a_full_index_keeps_beginnings() -> None:
@@ -188,9 +203,13 @@ class Model:
             new = [one for one in new if one not in cache]
             cache.update(new)
             return [stored([name(one)], tokens(one[-1]), name(one[:-1])) for one in new]
-        gone = {tuple(chain)} & cache if what == "remove" else set(cache)
-        cache -= gone
-        return [removed(*map(name, gone))] if what == "remove" else [CLEARED]
+        if what != "remove":
+            cache.clear()
+            return [CLEARED]
+        # As engines do: what follows a block goes before it.
+        gone = [one for one in cache if one[: len(chain)] == tuple(chain)]
+        cache.difference_update(gone)
+        return [removed(*map(name, sorted(gone, key=len, reverse=True)))]
 
     def run(self, source: int, chain: Sequence[int]) -> int:
         length = 0
