@@ -49,19 +49,20 @@ class Bench:
     def __init__(self) -> None:
         self.clock = Clock()
         self.pool = new_pool(self.clock)
-        self.server = self.add("s0")
         self.policies = Policies("kv_events")
         policy = self.policies.made("kv_events")
         assert isinstance(policy, KvEvents)
         self.policy = policy
-        self.policy.index.join(self.server)
+        self.server = self.add("s0")
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.seconds: list[float] = []
         self.answer: bytes | None = b'{"count":3,"max_model_len":9,"tokens":[1,2,3]}'
         self.tokens = Tokens(self.pool, self.policies, self._ask)
 
     def add(self, name: str, engine: str = "vllm", **more: Any) -> Backend:
-        return add_up(self.pool, name, "m", "poet", engine=engine, **more)
+        backend = add_up(self.pool, name, "m", "poet", engine=engine, **more)
+        self.policy.index.join(backend)
+        return backend
 
     async def _ask(self, spec: ServerSpec, path: str, body: bytes, timeout: float) -> bytes | None:
         assert path == "/tokenize"
