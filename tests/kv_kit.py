@@ -58,7 +58,7 @@ class Publisher:
         self.asked: list[int] = []  # from which number on, each time that somebody did
         self._offers_replay = replay
         self._context = zmq.asyncio.Context()
-        self._addresses = ["tcp://127.0.0.1:*", "tcp://127.0.0.1:*"]
+        self.addresses = ["tcp://127.0.0.1:*", "tcp://127.0.0.1:*"]
 
     async def __aenter__(self) -> Publisher:
         await self._open()
@@ -79,14 +79,14 @@ class Publisher:
         socket = self._context.socket(kind)
         while True:
             try:
-                socket.bind(self._addresses[place])
+                socket.bind(self.addresses[place])
             except zmq.ZMQError as error:
                 if error.errno != zmq.EADDRINUSE:
                     raise
                 await asyncio.sleep(0.005)  # ZMQ closes a socket some time after it was told to
             else:
                 break
-        self._addresses[place] = socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.addresses[place] = socket.getsockopt_string(zmq.LAST_ENDPOINT)
         return socket
 
     async def _close(self) -> None:
@@ -94,9 +94,6 @@ class Publisher:
         await asyncio.wait([self._task])
         self._events.close(linger=0)
         self._replay.close(linger=0)
-
-    async def stop(self) -> None:
-        await self._close()
 
     async def restart(self) -> None:
         await self._close()
@@ -109,7 +106,7 @@ class Publisher:
 
     @property
     def told(self) -> dict[str, Any]:
-        events, replay = (one.replace("127.0.0.1", "*") for one in self._addresses)
+        events, replay = (one.replace("127.0.0.1", "*") for one in self.addresses)
         return {
             "enable_kv_cache_events": True,
             "publisher": "zmq",
