@@ -12,7 +12,7 @@ import zmq
 import zmq.asyncio
 
 SIZE = 16
-_END = (2**64 - 1).to_bytes(8, "big")
+_END = (-1).to_bytes(8, "big", signed=True)
 
 
 def stored(
@@ -129,6 +129,10 @@ class Publisher:
         self.messages = [*self.messages, (number, content)][-self.kept :]
         if not lost:
             await self._events.send_multipart([self.topic, number.to_bytes(8, "big"), content])
+
+    async def send_frames(self, *frames: bytes) -> None:
+        """Send what no engine does."""
+        await self._events.send_multipart([self.topic, *frames])
 
     async def _answer(self) -> None:
         while True:

@@ -34,7 +34,7 @@ _HEARTBEAT, _LIFELESS = 5_000, 15_000
 # Times that messages are asked for which were missed among those asked for.
 _ROUNDS = 20
 # The number behind the last of the messages that were asked for.
-_END = (2**64 - 1).to_bytes(8, "big")
+_END = (-1).to_bytes(8, "big", signed=True)
 
 
 class Lost(Exception):
@@ -180,6 +180,7 @@ def _watched(socket: zmq.asyncio.Socket) -> Iterator[zmq.asyncio.Socket]:
 
 def _message(frames: list[bytes]) -> tuple[int, bytes]:
     """Return the number and the content of a message; what stands before them is its topic."""
-    if len(frames) < 2 or len(frames[-2]) != 8:
+    number = int.from_bytes(frames[-2], "big", signed=True) if len(frames) > 1 else -1
+    if number < 0 or len(frames[-2]) != 8:
         raise Lost("what it publishes are no KV events")
-    return int.from_bytes(frames[-2], "big"), frames[-1]
+    return number, frames[-1]

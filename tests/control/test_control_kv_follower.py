@@ -183,6 +183,19 @@ async def test_what_makes_no_sense_is_not_followed(publisher: Publisher, content
         assert "cannot be read" in await following.lost()
 
 
+@pytest.mark.parametrize(
+    "frames",
+    [(), (b"",), (b"\0" * 7, b""), (b"\0" * 9, b""), (b"\xff" * 8, b""), (b"\x80" * 8, b"")],
+)
+async def test_neither_is_what_has_no_number(
+    publisher: Publisher, frames: tuple[bytes, ...]
+) -> None:
+    async with Following(publisher) as following:
+        await following.begun()
+        await publisher.send_frames(*frames)
+        assert await following.lost() == "what it publishes are no KV events"
+
+
 async def test_nobody_at_the_address_is_said(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:

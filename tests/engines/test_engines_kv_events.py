@@ -23,10 +23,13 @@ HITS = "vllm:prefix_cache_hits_total"
 CHATS = 6
 
 
-def publishing() -> list[str]:
-    """Return the options of a vLLM that publishes, and can be asked for what was missed."""
+def publishing(*ports: int) -> list[str]:
+    """Return the options of a vLLM that publishes, and can be asked for what was missed.
+
+    Port 0 is a free one at the address VLLM_HOST_IP.
+    """
     told = {"enable_kv_cache_events": True, "publisher": "zmq", "topic": "kv@here"}
-    told |= {"endpoint": f"tcp://*:{free_port()}", "replay_endpoint": f"tcp://*:{free_port()}"}
+    told |= {"endpoint": f"tcp://*:{ports[0]}", "replay_endpoint": f"tcp://*:{ports[1]}"}
     return ["--kv-events-config", json.dumps(told), "--block-size", "32"]
 
 
@@ -56,10 +59,15 @@ async def turn(
 
 @pytest.mark.timeout(400)  # two engines start, at the same time
 async def test_the_next_turn_of_a_chat_goes_where_vllm_has_it_in_its_cache(
-    start_vllm: StartVllm, start_router: StartRouter, http: aiohttp.ClientSession
+    start_vllm: StartVllm,
+    start_router: StartRouter,
+    http: aiohttp.ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("VLLM_HOST_IP", "127.0.0.1")
+    options = publishing(0, 0), publishing(free_port(), free_port())
     servers = await asyncio.gather(
-        *(asyncio.to_thread(start_vllm, extra=publishing()) for _ in range(2))
+        *(asyncio.to_thread(start_vllm, extra=extra) for extra in options)
     )
     chats = [[{"role": "user", "content": f"{n} " + "dafi kenu " * 60}] for n in range(CHATS)]
     router = await start_router(*(server.url for server in servers), policy="kv_events")
