@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from heapq import merge
 
@@ -21,6 +21,8 @@ from mvllm_router.pool import Backend
 # beginning, and that came first.
 MOST_BLOCKS = 262_144
 
+# Numbers that are tidied up when a source lets go of all it has; more are as others come.
+_TIDIED = 10_000
 # Servers that are named of those which have as much of a prompt.
 _MANY = 32
 
@@ -68,7 +70,9 @@ class Source:
 class KvIndex:
     """The blocks of all sources; bounded for each of them.
 
-    Invariant: a source's bit is in the mask of a number as long as it has a block of that number.
+    Invariant: a source's bit is in the mask of a number if and only if it has a block of that
+    number. What it lets go of all at once is tidied up little by little, since the event loop waits
+    meanwhile, and keeps its bit for so long; the source has another one then.
     """
 
     def __init__(self, most_blocks: int = MOST_BLOCKS) -> None:
@@ -77,6 +81,7 @@ class KvIndex:
         self._holders: dict[int, int] = {}  # from numbers of blocks to bits of sources
         self._sources: dict[int, Source] = {}  # by bit
         self._sizes: dict[int, int] = {}  # from sizes of blocks to the bits of who has such
+        self._left: deque[tuple[int, list[int]]] = deque()  # bits, and numbers to tidy up
         self._followed: Counter[Backend] = Counter()  # how many sources each has
         self._turn = 0
 
@@ -89,19 +94,23 @@ class KvIndex:
 
     def join(self, backend: Backend) -> Source:
         """Return a new source, of which nothing is known yet."""
-        bit = 1
-        while bit in self._sources:
-            bit <<= 1
-        source = self._sources[bit] = Source(backend, bit)
+        source = Source(backend, self._free_bit())
+        self._sources[source.bit] = source
         self._followed[backend] += 1
         return source
+
+    def _free_bit(self) -> int:
+        left = {bit for bit, _ in self._left}
+        bit = 1
+        while bit in self._sources or bit in left:
+            bit <<= 1
+        return bit
 
     def drop(self, source: Source) -> None:
         """Let go of a source; what it says from now on does not count."""
         if self._sources.get(source.bit) is source:
-            self.clear(source)
             self._resize(source, 0)
-            del self._sources[source.bit]
+            self._leave_all(source)
             self._followed[source.backend] -= 1
             if not self._followed[source.backend]:
                 del self._followed[source.backend]
@@ -113,9 +122,30 @@ class KvIndex:
 
     def clear(self, source: Source) -> None:
         """Let go of the blocks of a source."""
-        for number in source.numbers.values():
-            self._leave(number, source.bit)
-        source.numbers.clear()
+        if not source.numbers or self._sources.get(source.bit) is not source:
+            return
+        size = source.block_size
+        self._resize(source, 0)
+        self._leave_all(source)
+        source.bit = self._free_bit()
+        self._sources[source.bit] = source
+        self._resize(source, size)
+
+    def _leave_all(self, source: Source) -> None:
+        del self._sources[source.bit]
+        self._left.append((source.bit, list(source.numbers.values())))
+        source.numbers = {}
+        self._tidy(_TIDIED)
+
+    def _tidy(self, count: int) -> None:
+        """Take bits that stand for nothing any more from so many numbers."""
+        while self._left and count > 0:
+            bit, numbers = self._left[0]
+            for _ in range(min(count, len(numbers))):
+                self._leave(numbers.pop(), bit)
+                count -= 1
+            if not numbers:
+                self._left.popleft()
 
     def apply(self, source: Source, events: Sequence[KvEvent]) -> None:
         """Follow what happened in a source's cache."""
@@ -131,6 +161,7 @@ class KvIndex:
                 self.clear(source)
 
     def _store(self, source: Source, event: Stored) -> None:
+        self._tidy(2 * len(event.hashes))
         if source.group is None:
             source.group = event.group
         if event.group != source.group or event.block_size < source.block_size:

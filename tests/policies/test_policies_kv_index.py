@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kv_kit import CLEARED, SIZE, payload, removed, stored
 from pool_kit import add_up, new_pool
 
+from mvllm_router.policies import kv_index
 from mvllm_router.policies.kv_index import KvIndex, Prompt
 from mvllm_router.policies.kv_wire import pack, read_events
 from mvllm_router.pool import Backend
@@ -175,6 +176,25 @@ def test_a_full_index_keeps_beginnings() -> None:
     assert cached.runs(prompt(1, 2, 3, 4)) == [(3, ["s0"])]
     cached.tell(0, removed(3), stored([9], tokens(9)))
     assert cached.runs(prompt(9)) == [(1, ["s0"])]
+
+
+def test_what_a_source_lets_go_of_at_once_is_tidied_up_little_by_little(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kv_index, "_TIDIED", 2)
+    cached = Cached(2)
+    cached.tell(0, stored(range(9), tokens(*range(9))))
+    cached.tell(1, stored([1], tokens(1)))
+    cached.tell(0, CLEARED)
+    assert cached.runs(prompt(*range(9))) == []
+    assert len(cached.index) == 8
+    cached.tell(0, stored([1], tokens(0)))
+    assert cached.runs(prompt(*range(9))) == [(1, ["s0"])]
+    assert len(cached.index) == 6
+    for number in range(4):
+        cached.tell(0, stored([10 + number], tokens(100 + number)))
+    assert len(cached.index) == 6
+    assert cached.runs(prompt(*range(9))) == [(1, ["s0"])]
 
 
 # --- held against a model
