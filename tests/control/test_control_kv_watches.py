@@ -19,6 +19,7 @@ from mvllm_router.server import Router
 from mvllm_router.sim.engine import SimEngine
 
 CHAT = "/v1/chat/completions"
+FOLLOWED = "its KV events are followed"
 BODY = {
     "model": "tiny",
     "messages": [{"role": "user", "content": "Tell me of the sea. " * 60}],
@@ -84,7 +85,7 @@ async def test_a_prompt_goes_to_the_server_that_publishes_that_it_has_it(
     await until(lambda: known(router) == count)
     for _ in range(5):
         assert await ask(http, router) == ("s3", "it has most of the prompt in its cache")
-    await until(lambda: told(router, "s3") == ["its KV events are followed"])
+    await until(lambda: told(router, "s3") == [FOLLOWED])
     assert told(router, "s0") == [
         "it publishes no KV events (--kv-events-config): it gets requests by its load"
     ]
@@ -100,14 +101,13 @@ async def test_a_restart_empties_what_is_known_until_it_says_more(
     router = await start_router(engine, policy="kv_events")
     count = await cache_it(publisher, http, engine)
     await until(lambda: known(router) == count)
+    await until(lambda: told(router, "s0") == [FOLLOWED])
     await publisher.restart()
     await until(lambda: known(router) == 0)
     await cache_it(publisher, http, engine, first=100)
     await until(lambda: known(router) == count)
-    what = told(router, "s0")
-    assert what[0] == "its KV events are followed"
-    assert what[1] == "its KV events are lost: the connection broke"
-    assert what[-1] == "its KV events are followed"
+    await until(lambda: told(router, "s0")[-1] == FOLLOWED)
+    assert told(router, "s0")[1] == "its KV events are lost: the connection broke"
 
 
 async def test_what_a_server_has_cached_before_is_unknown_where_nobody_can_be_asked(
