@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from mvllm_router.config import Config, Settings
+import logging
+
+from mvllm_router.config import Config, ServerSpec, Settings
+from mvllm_router.control.prober import NoAnswer, Prober
 from mvllm_router.policies import Policies
-from mvllm_router.pool import CircuitRules, HealthRules
+from mvllm_router.pool import CircuitRules, HealthRules, Pool
 from mvllm_router.proxy.dispatch import QueueRules
 from mvllm_router.proxy.relay import Limits
+from mvllm_router.proxy.tokens import Tokens
+
+log = logging.getLogger(__name__)
 
 
 def health_rules(settings: Settings) -> HealthRules:
@@ -59,3 +65,29 @@ def limits(settings: Settings) -> Limits:
         max_retries=settings.max_retries,
         hide_errors=settings.hide_upstream_errors,
     )
+
+
+def tokens(pool: Pool, policies: Policies, prober: Prober, before: Tokens | None) -> Tokens | None:
+    """Return who finds the tokens of prompts, if a policy in use may need them.
+
+    Args:
+        before: who did until now; what that one knows is kept.
+    """
+    if not policies.some_need_tokens:
+        return None
+    if before is not None:
+        before.policies = policies
+        return before
+
+    async def ask(spec: ServerSpec, path: str, body: bytes, timeout: float) -> bytes | None:
+        try:
+            answer = await prober.post(spec, path, body, timeout)
+        except NoAnswer as problem:
+            log.debug("%s: POST %s: %s", spec.name, path, problem.reason)
+            return None
+        if answer.status != 200:
+            log.debug("%s: POST %s answered %d", spec.name, path, answer.status)
+            return None
+        return answer.body
+
+    return Tokens(pool, policies, ask)

@@ -17,6 +17,7 @@ from mvllm_router.api.snapshot import About
 from mvllm_router.auth import Gate
 from mvllm_router.config import Config, ConfigDiff, Settings
 from mvllm_router.control.certificates import CertificateWatch
+from mvllm_router.control.kv_watches import KvWatches
 from mvllm_router.control.live import Live
 from mvllm_router.control.prober import Prober
 from mvllm_router.control.reload import FileWatch
@@ -140,6 +141,8 @@ class Router:
         self.prober = Prober()
         self.watches = Watches(self.pool, self.prober, self.config.settings)
         await self.watches.follow(self.config.settings)
+        self.kv_watches = KvWatches(self.pool, self.prober)
+        await self._follow_caches()
         self._tasks.append(spawn(repeat(self._watch_silence), "silence"))
         self._tasks.append(spawn(repeat(self._note_counts), "counts of the last minute"))
         self._tasks.append(spawn(repeat(self._learn), "what traffic shows"))
@@ -227,6 +230,7 @@ class Router:
         self._use(config.settings, policies)
         self.app.gate.adopt(config)
         await self.watches.follow(config.settings)
+        await self._follow_caches()
         if launching is not None:
             supervisor, revision = launching
             if self.supervisor is None:
@@ -244,6 +248,11 @@ class Router:
             return supervisor, await supervisor.prepare(config.launches)
         except CannotLaunch as error:
             raise ValueError(error.whole) from None
+
+    async def _follow_caches(self) -> None:
+        policies = self.dispatch.policies
+        await self.kv_watches.follow(policies.made("kv_events"))
+        self.relay.tokens = assembly.tokens(self.pool, policies, self.prober, self.relay.tokens)
 
     async def _follow_file(self) -> None:
         await self.live.reload()
@@ -308,6 +317,7 @@ class Router:
             await cancel(task)
         async with self.live.lock:  # one that has begun comes to its end
             await self.watches.stop()
+            await self.kv_watches.stop()
         await self.front.shutdown(0.1)
         self.relay.close()
         await self.prober.close()

@@ -52,7 +52,17 @@ FLOOR_OF = {name: number for number, floor in enumerate(FLOORS) for name in floo
 APART = {"client": set(FLOORS[0]), "sim": {""}, "dashboard": {*FLOORS[0], "client"}}
 
 WITHOUT_LOOP = [name for floor in FLOORS[:3] for name in sorted(floor) if name != "tasks"]
-IO = {"asyncio", "aiohttp", "uvloop", "httptools", "watchfiles", "socket", "ssl", "urllib.request"}
+IO = {
+    "asyncio",
+    "aiohttp",
+    "uvloop",
+    "httptools",
+    "watchfiles",
+    "zmq",
+    "socket",
+    "ssl",
+    "urllib.request",
+}
 # What TLS asks for and the loop carries out: it reads files, and opens no connection.
 ALLOWED = {"tls": "ssl"}
 

@@ -86,6 +86,7 @@ HEAVY = (
     "watchfiles",
     "msgspec",
     "httptools",
+    "zmq",
 )
 
 

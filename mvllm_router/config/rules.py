@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TypeAlias
 
 from mvllm_router.config.problems import did_you_mean, mask_url, printable
@@ -47,15 +48,32 @@ class Mismatch(ValueError):
         self.item = item
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A choice that works only with a module which `extra` of this package installs."""
+
+    choice: str
+    module: str
+    extra: str
+
+    def check(self) -> None:
+        """Raise Mismatch if the module is not there."""
+        if find_spec(self.module) is None:
+            raise Mismatch(
+                f'"{self.choice}" needs the Python package `{self.module}`, which is not installed',
+                f"pip install 'mvllm-router[{self.extra}]'",
+            )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """What a value must be.
 
     `minimum` and `maximum` bound a number (both belong to the range), or the length of a string.
     `choices` are the values allowed, in lower case; they are accepted in any case. `plugins` is a
-    group of entry points whose names are allowed beside them. A `secret` is never shown. With the
-    type tuple the value is an array of strings, each of which `item` brings into its one spelling;
-    it raises Mismatch for what is none of its kind.
+    group of entry points whose names are allowed beside them, `needs` is what some of them need. A
+    `secret` is never shown. With the type tuple the value is an array of strings, each of which
+    `item` brings into its one spelling; it raises Mismatch for what is none of its kind.
     """
 
     name: str = ""
@@ -64,6 +82,7 @@ class Rule:
     maximum: float | None = None
     choices: tuple[str, ...] = ()
     plugins: str = ""
+    needs: tuple[Need, ...] = ()
     unit: str = ""
     secret: bool = False
     item: Callable[[str], str] | None = None
@@ -128,6 +147,9 @@ class Rule:
     def _choice(self, value: Scalar) -> str:
         lowered = str(value).lower()
         if lowered in self.choices:
+            for need in self.needs:
+                if need.choice == lowered:
+                    need.check()
             return lowered
         if self.plugins and value in _installed(self.plugins):
             return str(value)

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from mvllm_router.config.items import network, origin
 from mvllm_router.config.pem import Pem
-from mvllm_router.config.rules import Rule, Value
+from mvllm_router.config.rules import Need, Rule, Value
 
 POLICY_NAMES = (
     "least_load",
@@ -23,7 +23,10 @@ POLICY_NAMES = (
     "latency",
     "session",
     "prefix",
+    "kv_events",
 )
+# What a policy cannot do without, and the extra of this package that brings it.
+_POLICY_NEEDS = (Need("kv_events", "zmq", "kv"),)
 # Groups of entry points: an installed package that has `mine` in one makes that name work here.
 POLICY_PLUGINS = "mvllm_router.policies"
 ENGINE_PLUGINS = "mvllm_router.engines"
@@ -64,6 +67,7 @@ def _setting(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     plugins: str = "",
+    needs: tuple[Need, ...] = (),
     unit: str = "",
     live: bool = True,
     secret: bool = False,
@@ -79,6 +83,7 @@ def _setting(
         maximum=maximum,
         choices=choices,
         plugins=plugins,
+        needs=needs,
         unit=unit,
         live=live,
         secret=secret,
@@ -121,6 +126,7 @@ class Settings:
         "How a server is chosen among those that have the model and can take the request.",
         choices=POLICY_NAMES,
         plugins=POLICY_PLUGINS,
+        needs=_POLICY_NEEDS,
     )
     allow_policy_header: bool = _setting(
         False,

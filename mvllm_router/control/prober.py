@@ -76,18 +76,36 @@ class Prober:
         Raises:
             NoAnswer: it could not be reached, was too slow, or did not speak HTTP.
         """
+        return await self._ask("GET", spec, path, timeout, None)
+
+    async def post(self, spec: ServerSpec, path: str, body: bytes, timeout: float) -> Answer:
+        """POST a JSON document; otherwise as `get`.
+
+        Raises:
+            NoAnswer: it could not be reached, was too slow, or did not speak HTTP.
+        """
+        return await self._ask("POST", spec, path, timeout, body)
+
+    async def _ask(
+        self, method: str, spec: ServerSpec, path: str, timeout: float, body: bytes | None
+    ) -> Answer:
+        headers = _headers(spec)
+        if body is not None:
+            headers.setdefault("Content-Type", "application/json")
         try:
             is_tls = spec.url.startswith("https:")
-            async with self._session.get(
+            async with self._session.request(
+                method,
                 spec.url + path,
-                headers=_headers(spec),
+                data=body,
+                headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout),
                 ssl=client_context(spec) if is_tls else True,
                 allow_redirects=False,
             ) as response:
-                body = await _limited(response)
-                headers = {name.lower(): value for name, value in response.headers.items()}
-                return Answer(response.status, headers, body)
+                answer = await _limited(response)
+                lines = {name.lower(): value for name, value in response.headers.items()}
+                return Answer(response.status, lines, answer)
         except asyncio.TimeoutError:
             raise NoAnswer(f"no answer in {timeout:g} s", timed_out=True) from None
         except (aiohttp.ClientSSLError, TlsError) as error:

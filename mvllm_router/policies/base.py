@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from mvllm_router.policies.kv_index import Prompt
 from mvllm_router.pool import Backend
 
 
@@ -21,6 +22,10 @@ class Wish(Protocol):
     def body(self) -> bytes:
         """Its whole body."""
 
+    @property
+    def prompt(self) -> Prompt | None:
+        """The tokens of its prompt, if the policy `needs_tokens` and they could be had in time."""
+
     def header(self, name: str) -> str:
         """Return the value of a header by its name in small letters; "" where it has none."""
 
@@ -32,6 +37,7 @@ class Supposed:
     model: str | None = None
     body: bytes = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    prompt: Prompt | None = None
 
     def header(self, name: str) -> str:
         return self.headers.get(name, "")
@@ -62,6 +68,10 @@ class Policy(ABC):
     why = ""
     # Whether those with the same score are equal to it.
     by_score = False
+
+    def needs_tokens(self, candidates: Sequence[Backend]) -> bool:
+        """Tell whether it chooses by the tokens of a prompt: a server is asked for them before."""
+        return False
 
     @abstractmethod
     def choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:

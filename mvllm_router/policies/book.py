@@ -21,6 +21,7 @@ POLICIES: dict[str, str] = {
     "latency": "mvllm_router.policies.latency:Latency",
     "session": "mvllm_router.policies.session:Session",
     "prefix": "mvllm_router.policies.prefix:Prefix",
+    "kv_events": "mvllm_router.policies.kv_events:KvEvents",
 }
 
 
@@ -80,6 +81,15 @@ class Policies:
         """
         return self._made[self.name_of(wish)]
 
+    def made(self, name: str) -> Policy | None:
+        """Return the policy with this name, if it is in use."""
+        return self._made.get(name)
+
+    @property
+    def some_need_tokens(self) -> bool:
+        """Whether one of them is of a kind that chooses by the tokens of prompts."""
+        return any(map(_needs_tokens, self._made.values()))
+
     def use(self, name: str, policy: Policy) -> None:
         """Put another policy in the place of the one with this name."""
         self._made[name] = policy
@@ -94,11 +104,18 @@ class Policies:
             if name not in self._choices:  # installed packages are not searched for each request
                 names = ", ".join(sorted(self._choices))
                 raise BadRequest(f"{HEADER}: no such policy; there are {names}")
-            try:
-                self._made[name] = make(name)
-            except ValueError as error:
-                raise BadRequest(f"{HEADER}: {error}") from None
+            self._made[name] = self._tried(name)
         return name
+
+    def _tried(self, name: str) -> Policy:
+        try:
+            policy = make(name)
+        except ValueError as error:
+            raise BadRequest(f"{HEADER}: {error}") from None
+        if _needs_tokens(policy):
+            what = "can be tried only where it is in use for some model"
+            raise BadRequest(f"{HEADER}: `{name}` {what}.")
+        return policy
 
 
 def make(name: str) -> Policy:
@@ -116,6 +133,10 @@ def make(name: str) -> Policy:
         except Exception as error:  # somebody else's code
             raise ValueError(f"the policy `{name}` cannot be made: {error!r}") from error
     raise ValueError(f"no policy is called {name!r}; there are {', '.join(POLICIES)}")
+
+
+def _needs_tokens(policy: Policy) -> bool:
+    return type(policy).needs_tokens is not Policy.needs_tokens
 
 
 def _installed() -> list[str]:

@@ -10,6 +10,7 @@ from mvllm_router.engines import get as get_engine
 from mvllm_router.errors import MethodNotAllowed
 from mvllm_router.front.outlet import Outlet
 from mvllm_router.front.request import Request
+from mvllm_router.policies.kv_index import Prompt
 from mvllm_router.pool import Backend
 from mvllm_router.proxy import headers
 from mvllm_router.proxy.client import Client
@@ -34,10 +35,11 @@ class Ask:
     """A request that is ready to be sent to any backend, and the client that waits for it.
 
     `lines` are its headers as a backend gets them. `model` is the one that it names, if it does;
-    `priority` is the one that it asks for, 0 if it does not.
+    `priority` is the one that it asks for, 0 if it does not. `prompt` has the tokens of its prompt,
+    once they are known.
     """
 
-    __slots__ = ("caller", "client", "lines", "model", "priority", "request", "route")
+    __slots__ = ("caller", "client", "lines", "model", "priority", "prompt", "request", "route")
 
     def __init__(self, request: Request, route: Route, outlet: Outlet) -> None:
         """Take a whole request.
@@ -60,6 +62,7 @@ class Ask:
         # What is in front of the router knows better than the client how urgent it is.
         given = request.fields.first.get(b"x-priority")
         self.priority: int = wanted.priority or 0 if given is None else priority_of_header(given)
+        self.prompt: Prompt | None = None
         self.client = Client(
             outlet,
             http_1_1=request.http_1_1,

@@ -24,6 +24,7 @@ from mvllm_router.proxy.dispatch import RETRY_AFTER, Dispatch
 from mvllm_router.proxy.exchange import NOT_IMPLEMENTED, Exchange, Outcome, Result, failed
 from mvllm_router.proxy.failure import Failure
 from mvllm_router.proxy.routes import Route
+from mvllm_router.proxy.tokens import Tokens
 from mvllm_router.tasks import happens
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Relay:
         self.dispatch = dispatch
         self.limits = limits
         self.budget = RetryBudget(pool.monotonic)
+        self.tokens: Tokens | None = None  # while a policy may need those of prompts
         self.active: set[Exchange] = set()
         self._connections: dict[Backend, Connections] = {}
         self._stopping = asyncio.Event()
@@ -117,6 +119,8 @@ class Relay:
     async def _attempts(self, ask: Ask) -> None:
         attempts = Serving(ask, self.dispatch, self.budget, self.limits.max_retries)
         ask.request.trail = (attempts.tried, attempts.failures)
+        if self.tokens is not None:
+            await self.tokens.find(ask)
         while True:
             attempts.lease = lease = self._lease_now(attempts) or await self._wait(attempts)
             try:

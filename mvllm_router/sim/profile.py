@@ -23,6 +23,8 @@ class Profile:
         prefill_tokens_per_second: speed at which a prompt is read, in addition; what a vLLM finds
             in its prefix cache costs nothing. 0 is as fast as possible.
         kv_tokens: size of the KV cache of one rank; None: 2048 for each of its slots.
+        kv_events: vLLM only: its answer to GET /kv_event_sources, which says where what is in its
+            cache is published; a simulated engine leaves that to others.
         max_queue: vLLM only: with this many that run or wait, a further request gets 503, as
             with its --max-num-queued-reqs. None: no limit.
         engines: vLLM data-parallel ranks; each has its own gauge samples.
@@ -42,6 +44,7 @@ class Profile:
     prefill_seconds: float = 0.0
     prefill_tokens_per_second: float = 0.0
     kv_tokens: int | None = None
+    kv_events: str = "{}"
     max_queue: int | None = None
     engines: int = 1
     loading_seconds: float = 0.0

@@ -6,7 +6,7 @@ import importlib.metadata
 
 import pytest
 
-from mvllm_router.config import ENGINE_PLUGINS, POLICY_PLUGINS, ConfigError, parse
+from mvllm_router.config import ENGINE_PLUGINS, POLICY_PLUGINS, ConfigError, parse, rules
 
 TEXT = """
 [servers]
@@ -37,3 +37,20 @@ def test_one_that_is_not_installed_is_a_problem() -> None:
     with pytest.raises(ConfigError) as raised:
         parse(TEXT, environ={})
     assert {problem.line for problem in raised.value.problems} == {3, 5}
+
+
+def test_a_policy_without_what_it_needs_is_a_problem_that_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = '[servers]\nservers = ["http://a:1"]\n[config]\npolicy = "kv_events"\n'
+    assert parse(text, environ={}).settings.policy == "kv_events"
+    monkeypatch.setattr(rules, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError) as raised:
+        parse(text, environ={})
+    [problem] = raised.value.problems
+    assert problem.line == 4
+    assert '"kv_events" needs the Python package `zmq`, which is not installed' in problem.message
+    assert problem.hint == "pip install 'mvllm-router[kv]'"
+    with pytest.raises(ConfigError, match="ROUTER_POLICY"):
+        parse("", environ={"ROUTER_POLICY": "kv_events"})
+    assert parse("", environ={"ROUTER_POLICY": "prefix"}).settings.policy == "prefix"

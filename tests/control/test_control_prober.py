@@ -47,6 +47,19 @@ async def test_no_key_is_sent_where_there_is_none(prober: Prober) -> None:
         assert "Authorization" not in pages.headers[0]
 
 
+async def test_a_question_may_have_a_body(prober: Prober, start_sim: StartSim) -> None:
+    engine = await start_sim(api_key="sesame")
+    asked = spec(engine.url, api_key="sesame", headers=(("x-team", "blue"),))
+    answer = await prober.post(asked, "/tokenize", b'{"prompt":"abc"}', 5)
+    assert answer.status == 200
+    assert b'"count":1' in answer.body
+    [seen] = engine.requests
+    assert seen.body == b'{"prompt":"abc"}'
+    assert seen.header("content-type") == "application/json"
+    assert seen.header("authorization") == "Bearer sesame"
+    assert seen.header("x-team") == "blue"
+
+
 async def test_a_path_prefix_of_the_address_is_kept(prober: Prober) -> None:
     async with Pages({"/gpu/health": Page("ok")}) as pages:
         assert (await prober.get(spec(f"{pages.url}/gpu"), "/health", 5)).status == 200

@@ -70,3 +70,10 @@ def test_a_server_that_is_removed_is_forgotten_by_all_of_them() -> None:
     assert len(prefix.index)
     policies.forget(backend)
     assert not len(prefix.index)
+
+
+def test_a_policy_that_has_to_be_prepared_cannot_be_tried_where_it_is_not_in_use() -> None:
+    with pytest.raises(BadRequest, match="can be tried only where it is in use"):
+        Policies(trials=True).of(named("kv_events"))
+    in_use = Policies("least_load", {"other": "kv_events"}, trials=True)
+    assert in_use.of(named("kv_events")) is in_use.made("kv_events")

@@ -44,7 +44,7 @@ _GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 _METHODS = {
     **dict.fromkeys(("/health", "/ping", "/version", "/load", "/metrics", "/v1/models"), "GET"),
     **dict.fromkeys(("/tokenize", "/detokenize"), "POST"),
-    "/openapi.json": "GET",
+    **dict.fromkeys(("/openapi.json", "/kv_event_sources"), "GET"),
 }
 
 
@@ -74,6 +74,7 @@ class Vllm(Dialect):
                 "/ping": lambda: Page(200, content_type=None),
                 "/openapi.json": lambda: api_page("FastAPI", "0.1.0"),
                 "/version": lambda: Page(200, dumps({"version": VERSION})),
+                "/kv_event_sources": lambda: Page(200, self.profile.kv_events.encode()),
                 "/load": lambda: Page(200, b'{"server_load":0}'),
                 "/v1/models": self._models,
                 "/metrics": lambda: Page(
