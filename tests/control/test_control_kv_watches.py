@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from control_kit import tasks_of
 from kv_kit import SIZE, Publisher, stored
-from support import StartRouter, StartSim, until
+from support import StartRouter, StartSim, reload_with, until
 
 from mvllm_router.config import ServerSpec
 from mvllm_router.control import kv_watches
@@ -144,7 +144,7 @@ async def test_only_vllm_is_asked_and_only_for_this_policy(
     assert tasks_of("KV events s0") == []
     assert router.relay.tokens is None
     settings = replace(router.config.settings, policy="kv_events")
-    await router.live.apply(replace(router.config, settings=settings))
+    await reload_with(router, replace(router.config, settings=settings))
     await until(lambda: any(one.path == "/kv_event_sources" for one in vllm.requests))
     assert tasks_of("KV events s0", "KV events s1") == ["KV events s0", "KV events s1"]
     assert router.relay.tokens is not None
@@ -162,13 +162,13 @@ async def test_following_ends_with_the_server_and_with_the_policy(
     count = await cache_it(publisher, http, goes)
     await until(lambda: known(router) == count)
     config = router.config
-    await router.live.apply(replace(config, servers=config.servers[:1]))
+    await reload_with(router, replace(config, servers=config.servers[:1]))
     assert known(router) == 0
     assert tasks_of("KV events s0", "KV events s1") == ["KV events s0"]
-    await router.live.apply(config)
+    await reload_with(router, config)
     await until(lambda: known(router) == count)
     by_load = replace(config.settings, policy="least_load")
-    await router.live.apply(replace(config, settings=by_load))
+    await reload_with(router, replace(config, settings=by_load))
     assert tasks_of("KV events s0", "KV events s1") == []
     assert router.relay.tokens is None
     assert (await ask(http, router))[1] == "the lowest score"
