@@ -60,9 +60,9 @@ def _hammered(size: int, connections: int) -> Load:
     return lambda proxy, seconds: loads.hammer(proxy.url, proxy.key, body, connections, seconds)
 
 
-def _streamed(connections: int, events: int, pause: float) -> Load:
+def _streamed(connections: int, events: int, pause: float, ramp: float = 0.0) -> Load:
     return lambda proxy, seconds: loads.stream(
-        proxy.url, proxy.key, connections, seconds, events=events, pause=pause
+        proxy.url, proxy.key, connections, seconds, events=events, pause=pause, ramp=ramp
     )
 
 
@@ -166,14 +166,17 @@ class What:
 
 _SMALL = cpu_per("answers", _hammered(0, 64))
 _EVENTS = cpu_per("events", _streamed(40, 64, 0.005))
-_FLOW = cpu_per("events", _streamed(50, 100, 0.01))
+# All events come in one moment, as of one engine with one batch; or one by one, as of many engines.
+_IN_STEP = cpu_per("events", _streamed(50, 100, 0.01))
+_OUT_OF_STEP = cpu_per("events", _streamed(50, 100, 0.01, ramp=0.51))
 WHATS = {
     "small": What("CPU per small request", _SMALL, "us"),
     "event": What("CPU per event, 40 streams of 64 at 5 ms", _EVENTS, "us"),
     "32k": What("CPU per prompt of 32 kB", cpu_per("answers", _hammered(_SHORT, 32)), "us"),
     "4m": What("CPU per prompt of 4 MB", cpu_per("answers", _hammered(_LONG, 4)), "us"),
     "latency": What("p99 at 1,000 requests a second", latency(1000), "p99 ms"),
-    "lateness": What("p99 of an event at 5,000 a second", _FLOW, "p99 ms"),
+    "lateness": What("p99 of an event at 5,000 a second, 50 at once", _IN_STEP, "p99 ms"),
+    "lateness apart": What("p99 of an event at 5,000 a second, apart", _OUT_OF_STEP, "p99 ms"),
     "memory": What("memory of 1,000 streams", memory_of_streams, "MB"),
     "2": What("small, 2 backends", _SMALL, "us", 2, router),
     "16": What("small, 16 backends", _SMALL, "us", 16, router),
