@@ -41,16 +41,17 @@ class Learning:
         what was seen says nothing.
         """
         most: dict[Like, float] = {}
-        unknown = [one for one in backends if one.scrape is not None and not one.places.is_known]
-        for backend in unknown:
-            like = _like(backend)
-            most[like] = max(backend.places.runs, most.get(like, backend.default_capacity))
+        alike: dict[Backend, Like] = {}
+        for backend in backends:
+            if backend.scrape is not None and not backend.places.is_known:
+                alike[backend] = like = (backend.engine, backend.model_names())
+                most[like] = max(backend.places.runs, most.get(like, backend.default_capacity))
         for backend in backends:
             seen = 0.0
             if self.on and backend.places.is_known:
                 seen = backend.places.runs
-            elif self.on and backend in unknown:
-                seen = most[_like(backend)]
+            elif self.on and backend in alike:
+                seen = most[alike[backend]]
             backend.size(seen=round(seen))
 
     def _share(self, backends: list[Backend]) -> None:
@@ -101,7 +102,3 @@ class Learning:
             self._pool.some_are_capped = True
         if backend.open_for > before:
             self._pool.on_release(backend)
-
-
-def _like(backend: Backend) -> Like:
-    return backend.engine, backend.model_names()
