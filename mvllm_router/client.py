@@ -121,6 +121,7 @@ def _request(
         headers["Authorization"] = f"Bearer {key.strip().encode().decode('latin-1')}"
     if body is not None:
         headers["Content-Type"] = "application/json"
+    # As clients of OpenAI's API write it: a policy that looks at prompts compares their text.
     data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
     try:
         request = urllib.request.Request(address, data, headers, method=method)

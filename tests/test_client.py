@@ -190,7 +190,7 @@ def test_what_is_sent_is_json_with_its_type_and_the_key() -> None:
         assert path == "/router/backends/x"
         assert headers["Content-Type"] == "application/json"
         assert headers["Authorization"] == "Bearer secret"
-        assert server.bodies == [("PATCH", b'{"state": "drain"}')]
+        assert server.bodies == [("PATCH", b'{"state":"drain"}')]
 
 
 def test_an_empty_object_is_sent_and_nothing_is_not() -> None:
