@@ -61,6 +61,7 @@ class Policies:
         names = {default, *self._models.values()}
         self._made: dict[str, Policy] = dict(known) if trials else {}
         self._made |= {name: known.get(name) or make(name) for name in names}
+        self._is_one = not self._models and not trials
         self._choices = {*POLICIES, *_installed()} if trials else set()
 
     def name_of(self, wish: Wish) -> str:
@@ -79,6 +80,8 @@ class Policies:
         Raises:
             BadRequest: it asks for one that there is not.
         """
+        if self._is_one:
+            return self._made[self.default]
         return self._made[self.name_of(wish)]
 
     def made(self, name: str) -> Policy | None:

@@ -29,6 +29,8 @@ class LeastLoad(Policy):
         self._random = random_share
 
     def choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:
+        if len(candidates) == 1:
+            return candidates[0], self.why
         return self.least(candidates), self.why
 
     def would_choose(self, candidates: Sequence[Backend], wish: Wish, now: float) -> Choice:

@@ -56,11 +56,6 @@ class Serving(Attempts):
         self.pool = dispatch.pool
         self.lease: Lease | None = None
 
-    @property
-    def why(self) -> str:
-        """Why the backend that is asked was chosen, in a phrase."""
-        return self.lease.why if self.lease is not None else ""
-
     def may_move(self, trouble: Trouble, asked: float | None) -> bool:
         return self.may_go_on(trouble, asked)
 
@@ -205,13 +200,14 @@ class Relay:
             connection = None
 
     def _exchange(self, attempts: Serving, backend: Backend, connections: Connections) -> Exchange:
-        ask = attempts.ask
+        ask, lease = attempts.ask, attempts.lease
+        why = lease.why if lease is not None else ""
         request, permit = ask.request, ask.request.permit
         own_lines = b"x-request-id: %b\r\n%bx-router-attempts: %d\r\nx-router-reason: %b\r\n" % (
             request.id.encode("latin-1"),
             connections.name_line,
             attempts.count,
-            attempts.why.encode("latin-1", "replace"),
+            why.encode("latin-1", "replace"),
         )
         return Exchange(
             ask.client,
@@ -289,7 +285,7 @@ class Relay:
             head.status,
             ask.caller.name,
             outcome.reason,
-            attempts.why,
+            attempts.lease.why if attempts.lease is not None else "",
             exchange.ttft,
             counted,
         )
