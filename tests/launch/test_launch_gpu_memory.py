@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -40,15 +41,15 @@ class Nvml:
 
     def __init__(self) -> None:
         self.running: dict[str, list[tuple[int, int | None]]] = {}
-        self.hangs: threading.Event | None = None
+        self.answers = threading.Event()  # while it is not set, the driver hangs
+        self.answers.set()
         self.fault = ""
         self.asked_in: list[str] = []
         self.open = 0
 
     def nvmlInit(self) -> None:
         self.asked_in.append(threading.current_thread().name)
-        if self.hangs is not None:
-            self.hangs.wait()
+        self.answers.wait()
         if self.fault:
             raise self.NVMLError(self.fault)
         self.open += 1
@@ -66,10 +67,11 @@ class Nvml:
 
 
 @pytest.fixture
-def nvml(monkeypatch: pytest.MonkeyPatch) -> Nvml:
+def nvml(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nvml]:
     made = Nvml()
     monkeypatch.setitem(sys.modules, "pynvml", made)
-    return made
+    yield made
+    made.answers.set()
 
 
 def test_a_servers_memory_is_that_of_its_processes_on_all_its_gpus() -> None:
@@ -138,7 +140,8 @@ async def test_a_driver_that_hangs_is_not_asked_a_second_time_and_holds_up_nothi
     nvml: Nvml, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(gpu_memory, "_PATIENCE", 0.01)
-    nvml.running, nvml.hangs = {A: [(OWN, 5)]}, threading.Event()
+    nvml.running = {A: [(OWN, 5)]}
+    nvml.answers.clear()
     asked = GpuMemory()
     assert await asked.of({GROUP: [A]}) == {}
     assert await asked.of({GROUP: [A]}) == {}
@@ -146,7 +149,7 @@ async def test_a_driver_that_hangs_is_not_asked_a_second_time_and_holds_up_nothi
     (thread,) = (one for one in threading.enumerate() if one.name == "gpu-memory")
     assert thread.daemon  # else the router could not end
     assert caplog.text.count("no answer of the driver") == 1
-    nvml.hangs.set()
+    nvml.answers.set()
     await asyncio.to_thread(thread.join)
     monkeypatch.setattr(gpu_memory, "_PATIENCE", 30.0)
     assert await asked.of({GROUP: [A]}) == {GROUP: 5}
