@@ -7,6 +7,7 @@ file until the router is started anew, unless it is asked to be written there.
 from __future__ import annotations
 
 from mvllm_router.api.edits import adding, changing, removing
+from mvllm_router.api.launched import Launched
 from mvllm_router.api.own import Asked
 from mvllm_router.api.snapshot import backend_document
 from mvllm_router.api.wanted import (
@@ -34,9 +35,10 @@ _NAMED = 20
 class Admin:
     """Answers the routes that change something, and shows what they change."""
 
-    def __init__(self, pool: Pool, live: Live) -> None:
+    def __init__(self, pool: Pool, live: Live, launched: Launched) -> None:
         self._pool = pool
         self._live = live
+        self._launched = launched
 
     async def show(self, asked: Asked) -> Response:
         """GET /router/backends/{name}: the server's entry of the snapshot."""
@@ -140,7 +142,9 @@ class Admin:
         return {"written": str(self._live.config.path)} if write else {}
 
     def _entry(self, backend: Backend, write: bool = False, *, status: int = 200) -> Response:
-        response = json_response(backend_document(self._pool, backend) | self._written(write))
+        memory = self._launched.memory().get(backend.name, {})
+        document = backend_document(self._pool, backend) | memory | self._written(write)
+        response = json_response(document)
         response.status = status
         response.headers["etag"] = backend.etag
         return response

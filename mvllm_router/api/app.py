@@ -64,7 +64,7 @@ class App:
         self.draining = False
         self.events = EventStreams(pool.events)
         self.launched = Launched(pool)
-        self.own = OwnRoutes(self._table(Admin(pool, live)))
+        self.own = OwnRoutes(self._table(Admin(pool, live, self.launched)))
         self._metrics = Metrics(
             Sources(pool, gate, relay.dispatch.who_waits, self.launched.keepers)
         )
@@ -235,6 +235,7 @@ class App:
             self.draining,
             self.gate.holders,
             self.live.overlay.count,
+            self.launched.memory(),
         )
         # Several times as fast as the standard library, and with many servers it is long.
         return Response(msgspec.json.encode(document), headers={"content-type": JSON})

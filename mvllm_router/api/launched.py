@@ -36,6 +36,10 @@ class Launched:
         """Return who looks after servers, for the metrics."""
         return list(self.supervisor.keepers.values()) if self.supervisor else []
 
+    def memory(self) -> dict[str, Document]:
+        """Return what the snapshot says besides of servers that were started here, by name."""
+        return {keeper.name: memory_document(keeper) for keeper in self.keepers()}
+
     def document(self) -> Document:
         """GET /router/launch: all launches and their servers."""
         supervisor = self.supervisor
@@ -128,10 +132,15 @@ def server_document(keeper: Keeper) -> Document:
         "stage": keeper.stage if life.phase is Phase.STARTING else "",
         "since_seconds": round(time.monotonic() - life.since, 1),
         "process": keeper.pid,
-        "memory_bytes": keeper.memory,
+        **memory_document(keeper),
         "gpus": [gpu.uuid or str(gpu.number) for gpu in keeper.place.gpus],
         "starts": life.starts,
         "failures": life.failures,
         "reason": life.reason,
         "outdated": keeper.is_outdated,
     }
+
+
+def memory_document(keeper: Keeper) -> Document:
+    """Return what all processes of a server take; null where that is not known."""
+    return {"memory_bytes": keeper.memory, "gpu_memory_bytes": keeper.gpu_memory}

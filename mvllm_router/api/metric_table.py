@@ -270,6 +270,13 @@ METRICS: tuple[MetricRow, ...] = (
         each_started(lambda keeper: keeper.memory),
     ),
     MetricRow(
+        "gauge",
+        "router_launch_gpu_memory_bytes",
+        "Memory of its GPUs that its processes take, at most 20 s old, where the driver tells it.",
+        ("backend",),
+        each_started(lambda keeper: keeper.gpu_memory),
+    ),
+    MetricRow(
         "counter",
         "router_key_requests",
         "Requests that were let in with a client's key.",

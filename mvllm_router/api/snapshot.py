@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mvllm_router import __version__
@@ -34,6 +34,7 @@ def snapshot_document(
     draining: bool,
     keys: Iterable[Holder] = (),
     live_changes: int = 0,
+    memory: Mapping[str, Mapping[str, object]] | None = None,
 ) -> dict[str, object]:
     """Return the state of the router, of each server and of each client's key now.
 
@@ -41,6 +42,7 @@ def snapshot_document(
         waiting: how many requests the router holds until a server has room.
         draining: the router is stopping.
         live_changes: how many changes of the admin API are not in the file.
+        memory: what launched servers take, by name; nothing is looked up where there are none.
     """
     now = pool.monotonic()
     load = load_stats_document(pool)
@@ -48,6 +50,8 @@ def snapshot_document(
     assert isinstance(servers, list)
     for server, backend in zip(servers, pool.backends.values(), strict=True):
         server.update(_more(backend, now))
+        if memory:
+            server.update(memory.get(backend.name, {}))
     return {
         "version": __version__,
         "pid": os.getpid(),

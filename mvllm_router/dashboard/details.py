@@ -42,6 +42,7 @@ def detail_lines(server: Document, explained: Document | None, tokens: float | N
         _named("load", *_load(server)),
         *_learned(server, explained),
         _named("kv cache", *_cache(server)),
+        *_memory(server),
         *_latency(server),
         _named("traffic", *_traffic(server, tokens)),
         _named("circuit", *_circuit(server)),
@@ -151,6 +152,17 @@ def _load(server: Document) -> Line:
 def _cache(server: Document) -> Line:
     kv = number(server, "detailed_metrics", "gpu_cache_usage_perc")
     return plain(f"{figures.share(kv)} in use" if kv is not None else NOTHING)
+
+
+def _memory(server: Document) -> list[Line]:
+    """Say what a server takes that the router has started; of others it is not known."""
+    own, on_gpus = number(server, "memory_bytes"), number(server, "gpu_memory_bytes")
+    if own is None and on_gpus is None:
+        return []
+    words = figures.size(own)
+    if on_gpus is not None:
+        words += f"   {figures.size(on_gpus)} on its GPUs"
+    return [_named("memory", (words, "plain"))]
 
 
 def _latency(server: Document) -> list[Line]:

@@ -39,6 +39,14 @@ def decimal(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f}"
 
 
+def size(value: float | None) -> str:
+    """Return bytes as `812 MiB` or `70.3 GiB`."""
+    if value is None:
+        return NOTHING
+    mebibytes = value / 2**20
+    return f"{mebibytes:.0f} MiB" if mebibytes < 1023.5 else f"{mebibytes / 2**10:.1f} GiB"
+
+
 def share(value: float | None) -> str:
     """Return a part of one as `58%`."""
     return NOTHING if value is None else f"{value * 100:.0f}%"

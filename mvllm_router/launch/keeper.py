@@ -59,7 +59,9 @@ class Keeper:
         self.stage = ""  # how far one that starts has come, as its log tells
         self.begun = 0.0  # monotonic seconds; when it was started last
         self.took: float | None = None  # seconds from its last start until it was ready
-        self.memory: int | None = None  # bytes, of all its processes, as they were a moment ago
+        # Bytes that all its processes took a moment ago; None where that is not known.
+        self.memory: int | None = None
+        self.gpu_memory: int | None = None
         self._program = program
         self._shared = shared
         self._child: Child | None = None

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mvllm_router.config import LaunchSpec, ServerSpec
 from mvllm_router.launch.faults import CannotLaunch
+from mvllm_router.launch.gpu_memory import GpuMemory
 from mvllm_router.launch.gpus import Gpu
 from mvllm_router.launch.guard import Guard
 from mvllm_router.launch.journal import Journal
@@ -61,6 +62,7 @@ class Supervisor:
         self._employ = employ
         self._folder = folder
         self._ports = Ports()
+        self._gpu_memory = GpuMemory()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._changes: list[asyncio.Task[None]] = []
         self._in_turn = asyncio.Lock()
@@ -77,6 +79,7 @@ class Supervisor:
         self._background = [
             spawn(repeat(self._watch_guard), "watch of the guard"),
             spawn(repeat(self._measure), "memory of servers"),
+            spawn(repeat(self._measure_gpus), "GPU memory of servers"),
         ]
         turns = asyncio.Semaphore(self._plan.parallel or _NO_LIMIT)
         self._shared = Shared(self._pool, self._guard, self._ports, turns, self._employ_all)
@@ -258,6 +261,18 @@ class Supervisor:
         found = await asyncio.to_thread(memory_of, set(pids)) if pids else {}
         for keeper in self.keepers.values():
             keeper.memory = found.get(keeper.pid) if keeper.pid is not None else None
+        return _BETWEEN_MEASUREMENTS
+
+    async def _measure_gpus(self) -> float:
+        """Apart from the other one: the driver of a GPU that has failed lets wait."""
+        servers: dict[int, list[str]] = {}
+        for keeper in self.keepers.values():
+            uuids = [gpu.uuid for gpu in keeper.place.gpus if gpu.vendor == "nvidia"]
+            if keeper.pid is not None and uuids:
+                servers[keeper.pid] = uuids
+        found = await self._gpu_memory.of(servers)
+        for keeper in self.keepers.values():
+            keeper.gpu_memory = found.get(keeper.pid) if keeper.pid is not None else None
         return _BETWEEN_MEASUREMENTS
 
     def _wake(self) -> None:

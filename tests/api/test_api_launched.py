@@ -112,6 +112,22 @@ async def test_the_metrics_tell_of_servers_that_were_started(
     assert (await server(api))["memory_bytes"] == keeper.memory
 
 
+async def test_the_snapshot_says_what_memory_it_takes_and_nothing_of_others(api: Api) -> None:
+    assert api.router.supervisor is not None
+    keeper = api.router.supervisor.keepers["sim-0"]
+    body = {"url": "http://127.0.0.1:9", "name": "other"}
+    assert (await api.ask("POST", "/router/backends", body, **BOSS))[0] == 201
+    keeper.memory, keeper.gpu_memory = 4096, None
+    snapshot = await api.get("/router/snapshot", **CLIENT)
+    entries = {one["name"]: one for one in snapshot["servers"]}
+    assert (entries["sim-0"]["memory_bytes"], entries["sim-0"]["gpu_memory_bytes"]) == (4096, None)
+    assert not {"memory_bytes", "gpu_memory_bytes"} & set(entries["other"])
+    keeper.gpu_memory = 8192
+    assert (await server(api))["gpu_memory_bytes"] == 8192
+    one = await api.get("/router/backends/sim-0", **CLIENT)
+    assert (one["memory_bytes"], one["gpu_memory_bytes"]) == (4096, 8192)
+
+
 async def test_the_last_lines_of_a_log_are_shown_and_those_behind_a_number(api: Api) -> None:
     document = await api.get("/router/logs/sim-0", **BOSS)
     port = api.router.pool.backends["sim-0"].spec.url.rpartition(":")[2]

@@ -50,9 +50,8 @@ WAITING = Waiting(3, {"alice": 2, "bob": 1}, {"high": 0, "normal": 2, "low": 1})
 
 def keeper() -> Keeper:
     """A server that was started twice, and whose last start took 9 s."""
-    facts = SimpleNamespace(
-        name="a", phase="ready", life=SimpleNamespace(starts=2), took=9.0, memory=4096
-    )
+    facts = SimpleNamespace(name="a", phase="ready", life=SimpleNamespace(starts=2), took=9.0)
+    facts.memory, facts.gpu_memory = 4096, 8192
     return cast(Keeper, facts)
 
 
@@ -144,6 +143,7 @@ def test_the_names_of_counters_end_in_total_and_all_are_the_routers(busy: Pool) 
         ("router_launch_starts_total", {"backend": "a"}, 2),
         ("router_launch_start_seconds", {"backend": "a"}, 9),
         ("router_launch_memory_bytes", {"backend": "a"}, 4096),
+        ("router_launch_gpu_memory_bytes", {"backend": "a"}, 8192),
         ("router_queued", {}, 3),
         ("router_queue_waiting", {"priority": "low"}, 1),
         ("router_key_queued", {"key": "alice"}, 2),

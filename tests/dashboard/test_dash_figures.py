@@ -36,6 +36,20 @@ def test_times_have_their_unit(seconds: float | None, expected: str) -> None:
     assert figures.latency(seconds) == expected
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (None, "–"),
+        (0, "0 MiB"),
+        (812 * 2**20, "812 MiB"),
+        (2**30 - 1, "1.0 GiB"),
+        (75e9, "69.8 GiB"),
+    ],
+)
+def test_sizes_have_their_unit(size: float | None, expected: str) -> None:
+    assert figures.size(size) == expected
+
+
 def test_times_in_columns_are_never_wider_than_five_signs() -> None:
     assert [figures.milliseconds(s) for s in (0.07, 9.9, 12.34, 120.0)] == [
         "70",

@@ -123,6 +123,17 @@ def test_details_of_a_server_that_is_not_used_say_why() -> None:
     assert "connection refused" in text
 
 
+def test_details_show_the_memory_of_a_server_that_the_router_has_started() -> None:
+    def memory(**more: object) -> list[str]:
+        lines = texts(detail_lines(server(1, **more), None, None))
+        return [line.split(maxsplit=1)[1] for line in lines if line.startswith("memory")]
+
+    both = memory(memory_bytes=812 * 2**20, gpu_memory_bytes=int(70.3 * 2**30))
+    assert both == ["812 MiB   70.3 GiB on its GPUs"]
+    assert memory(memory_bytes=3 * 2**30, gpu_memory_bytes=None) == ["3.0 GiB"]
+    assert memory(memory_bytes=None, gpu_memory_bytes=None) == memory() == []
+
+
 # --- documents that are not what they should be
 
 

@@ -77,11 +77,12 @@ def test_every_key_of_each_document_is_described() -> None:
     about = About("http://127.0.0.1:8888", "least_load", None, 0.0)
     key = Holder(KeySpec("alice", b""), pool.monotonic)
     waiting = Queue[None]().waiting()
+    memory = {name: {"memory_bytes": 1, "gpu_memory_bytes": 1} for name in pool.backends}
     documents = {
         "/health": health_document(pool, Settings()),
         "/load-stats": load_stats_document(pool),
         "/server-models": server_models_document(pool),
-        "/router/snapshot": snapshot_document(pool, about, waiting, False, [key]),
+        "/router/snapshot": snapshot_document(pool, about, waiting, False, [key], 0, memory),
     }
     common = set(keys(documents["/load-stats"]))
     for path, document in documents.items():
