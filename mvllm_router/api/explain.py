@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from mvllm_router.api.load_stats import tidy
 from mvllm_router.policies import Choice, Policy, Wish
 from mvllm_router.pool import Backend, Load, Pool
@@ -110,7 +112,13 @@ class _Why:
                 f"{self._reason}, as {ties} have: one of them is drawn" if drawn else self._reason
             )
         is_same = by_score and backend.kept_score == self._chosen.kept_score
-        return f"as good as {self._chosen.name}" if is_same else f"not {self._reason}"
+        return f"as good as {self._chosen.name}" if is_same else self._lost_to(self._chosen)
+
+    def _lost_to(self, chosen: Backend) -> str:
+        what = re.split("[:,]", self._reason)[0]  # "the lowest score: it names no session"
+        if what.startswith(("the ", "its ")):
+            return f"not {what}"
+        return f"{chosen.name} comes first: {self._reason}"
 
     def _trouble(self, backend: Backend) -> str:
         """Return why a server is not well; "" for one that is."""

@@ -81,6 +81,24 @@ def test_what_was_learned_is_told_and_how() -> None:
     )
 
 
+def test_where_affinity_decides_the_others_are_told_who_comes_first() -> None:
+    pool = new_pool()
+    for name in "ab":
+        add_up(pool, name, "m", capacity=8)
+    dispatch = Dispatch(pool, Policies("session"), QueueRules())
+    wish = Supposed("m", headers={"x-session-id": "s"})
+    home, _ = dispatch.policies.of(wish).choose(pool.candidates("m"), wish, 0.0)
+    scraped(pool, home, running=1)
+    found = reasons(explain_document(pool, dispatch, wish))
+    other = "b" if home.name == "a" else "a"
+    assert found == {
+        home.name: "where its session is",
+        other: f"{home.name} comes first: where its session is",
+    }
+    found = reasons(explain_document(pool, dispatch, Supposed("m")))
+    assert found[home.name] == "not the lowest score"
+
+
 def test_each_reason_to_leave_a_server_out_is_told() -> None:
     clock = Clock()
     pool = new_pool(clock)
