@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from mvllm_router.policies.base import sample
 from mvllm_router.policies.least_load import LeastLoad
 from mvllm_router.pool import Backend
 
@@ -31,5 +32,6 @@ class Affinity(LeastLoad):
                 best = home
         if best is None or best.kept_score < _HAS_ROOM or best.has_free_place:
             return best
-        lowest = min([backend.kept_score for backend in candidates])
+        some = sample(candidates, self._random)
+        lowest = min([backend.kept_score for backend in some])
         return best if best.kept_score <= lowest + _MARGIN else None
