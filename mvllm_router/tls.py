@@ -93,8 +93,9 @@ def client_context(spec: ServerSpec) -> ssl.SSLContext:
 def _client_context(verify: bool, ca: str, cert: str, key: str, content: str) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=ca or None)
-        # Said by us as well: some builds leave it to the settings of the system.
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        # Some builds leave it to the settings of the system; these may ask for more.
+        lowest = max(context.minimum_version, ssl.TLSVersion.TLSv1_2)
+        context.minimum_version = ssl.TLSVersion(lowest)
     except (OSError, ValueError) as error:
         raise TlsError(f"the CA {ca} cannot be used: {explain(error)}") from None
     if not verify:
