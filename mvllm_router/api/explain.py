@@ -6,6 +6,7 @@ import re
 
 from mvllm_router.api.load_stats import tidy
 from mvllm_router.policies import Choice, Policy, Wish
+from mvllm_router.policies.least_load import LeastLoad
 from mvllm_router.pool import Backend, Load, Pool
 from mvllm_router.proxy.dispatch import Dispatch
 
@@ -104,7 +105,7 @@ class _Why:
             said = self._policy.why or f"chosen by {type(self._policy).__name__}"
             share = backend.capacity / sum(one.capacity for one in self._choices)
             return f"{said} ({share:.0%} of the capacity)"
-        by_score = self._policy.by_score
+        by_score = self._policy.by_score or self._reason.startswith(LeastLoad.why)
         if backend is self._chosen:
             ties = sum(one.kept_score == backend.kept_score for one in self._choices)
             drawn = by_score and ties > 1

@@ -97,6 +97,9 @@ def test_where_affinity_decides_the_others_are_told_who_comes_first() -> None:
     }
     found = reasons(explain_document(pool, dispatch, Supposed("m")))
     assert found[home.name] == "not the lowest score"
+    scraped(pool, home, running=0)
+    found = reasons(explain_document(pool, dispatch, Supposed("m")))
+    assert found["b"] == "as good as a"
 
 
 def test_each_reason_to_leave_a_server_out_is_told() -> None:
