@@ -109,17 +109,19 @@ class _Why:
         if backend is self._chosen:
             ties = sum(one.kept_score == backend.kept_score for one in self._choices)
             drawn = by_score and ties > 1
-            return (
-                f"{self._reason}, as {ties} have: one of them is drawn" if drawn else self._reason
-            )
+            return f"{self._what}, as {ties} have: one of them is drawn" if drawn else self._reason
         is_same = by_score and backend.kept_score == self._chosen.kept_score
         return f"as good as {self._chosen.name}" if is_same else self._lost_to(self._chosen)
 
     def _lost_to(self, chosen: Backend) -> str:
-        what = re.split("[:,]", self._reason)[0]  # "the lowest score: it names no session"
-        if what.startswith(("the ", "its ")):
-            return f"not {what}"
+        if self._what.startswith(("the ", "its ")):
+            return f"not {self._what}"
         return f"{chosen.name} comes first: {self._reason}"
+
+    @property
+    def _what(self) -> str:
+        """What the policy went by: of "the lowest score: it names no session", the first part."""
+        return re.split("[:,]", self._reason)[0]
 
     def _trouble(self, backend: Backend) -> str:
         """Return why a server is not well; "" for one that is."""
