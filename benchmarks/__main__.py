@@ -105,7 +105,7 @@ def memory_of_streams(proxy: Running, seconds: float) -> Figures:
     before = memory(proxy.pid)
     loop, those = loads.held(proxy.url, proxy.key, _HELD)
     figure = memory(proxy.pid) - before
-    for _, writer in those:  # type: ignore[misc]
+    for _, writer in those:
         writer.transport.abort()
     loop.run_until_complete(_a_moment())
     loop.close()
@@ -206,9 +206,7 @@ def measured(what: What, names: list[str], rounds: int, seconds: float) -> Sampl
     with contextlib.ExitStack() as stack:
         urls = stack.enter_context(backends(what.backends))
         starts = {"router": what.start} if what.start else {name: STARTS[name] for name in names}
-        running = {
-            name: stack.enter_context(start(urls)) for name, start in starts.items() if start
-        }
+        running = {name: stack.enter_context(start(urls)) for name, start in starts.items()}
         if what.start is None and what.unit.endswith("ms"):
             running["direct"] = Running(urls[0], 0)
         for _ in range(rounds):

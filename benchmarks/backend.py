@@ -12,6 +12,7 @@ import asyncio
 import re
 import sys
 import time
+from typing import cast
 
 import httptools
 import uvloop
@@ -70,7 +71,7 @@ class Backend(asyncio.Protocol):
     """One connection: reads requests, answers each by its path and body."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
         self.parser = httptools.HttpRequestParser(self)
         self.url = b""
         self.body: list[bytes] = []

@@ -25,14 +25,17 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "dashboard")]
 import msgspec  # noqa: E402
 from dash_kit import FakeRouter, dashboard  # noqa: E402
 
+from mvllm_router.api.entries import entries  # noqa: E402
 from mvllm_router.api.snapshot import About, snapshot_document  # noqa: E402
 from mvllm_router.config import ServerSpec  # noqa: E402
 from mvllm_router.pool import Pool, Sample  # noqa: E402
 from mvllm_router.pool.stats import NOTE_EVERY  # noqa: E402
+from mvllm_router.proxy.queue import RANKS, Waiting  # noqa: E402
 from mvllm_router.server import _look_for_garbage_rarely  # noqa: E402
 
 SIZES = ((80, 24), (120, 36), (200, 60))
 SERVERS = (2, 50, 500)
+NOBODY_WAITS = Waiting(0, {}, dict.fromkeys(RANKS, 0))
 
 
 async def refresh(count: int, size: tuple[int, int], rounds: int) -> float:
@@ -98,13 +101,16 @@ def snapshot_ms(count: int, rounds: int, *, busy: bool) -> float:
     """Return the CPU milliseconds that a snapshot takes, from the pool to the bytes."""
     served, about, spent = Served(count), About("", "least_load", None, time.time()), []
     _look_for_garbage_rarely()
+    loop = asyncio.new_event_loop()
     for second in range(rounds):
         if busy:
             served.serve(second)
         served.scrape(second)
         begun = time.thread_time()
-        msgspec.json.encode(snapshot_document(served.pool, about, 0, False))
+        servers = loop.run_until_complete(entries(served.pool, {}))
+        msgspec.json.encode(snapshot_document(served.pool, about, servers, NOBODY_WAITS, False))
         spent.append(time.thread_time() - begun)
+    loop.close()
     return statistics.median(spent) * 1000
 
 

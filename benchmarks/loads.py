@@ -9,8 +9,10 @@ import re
 import subprocess
 import tempfile
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
@@ -157,20 +159,22 @@ async def _paced(url: str, request: bytes, rate: float, seconds: float, connecti
 
 # --- many streams at once
 
+Wires = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
-def held(url: str, key: str, count: int) -> tuple[asyncio.AbstractEventLoop, list[object]]:
+
+def held(url: str, key: str, count: int) -> tuple[asyncio.AbstractEventLoop, list[Wires]]:
     """Open so many streams, and return them with their loop when all have begun."""
     loop = uvloop.new_event_loop()
     request = post(chat(stream="true", max_completion_tokens=100, temperature=1.0), key)
 
-    async def one() -> object:
+    async def one() -> Wires:
         reader, writer = await _open(url)
         writer.write(request)
         await reader.readuntil(b'"created"')
         return reader, writer
 
-    async def every() -> list[object]:
-        those: list[object] = []
+    async def every() -> list[Wires]:
+        those: list[Wires] = []
         while len(those) < count:
             those += await asyncio.gather(*(one() for _ in range(min(100, count - len(those)))))
         return those
@@ -178,14 +182,14 @@ def held(url: str, key: str, count: int) -> tuple[asyncio.AbstractEventLoop, lis
     return loop, loop.run_until_complete(every())
 
 
-async def _open(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def _open(url: str) -> Wires:
     parts = urlsplit(url)
     return await asyncio.open_connection(parts.hostname, parts.port, limit=2**20)
 
 
-def _run(work: object) -> Done:
+def _run(work: Coroutine[Any, Any, Done]) -> Done:
     loop = uvloop.new_event_loop()
     try:
-        return loop.run_until_complete(work)  # type: ignore[arg-type]
+        return loop.run_until_complete(work)
     finally:
         loop.close()

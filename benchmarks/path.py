@@ -80,7 +80,7 @@ async def one_by_one(*, stream: bool) -> Callable[[], None]:
         nonlocal answers
         answers += 1
 
-    client.connection_made(Wire(answered))  # type: ignore[attr-defined]
+    client.connection_made(Wire(answered))
     connections = router.relay.connections(backend)
     connection = Connection(connections)
     answer = _ANSWER
@@ -91,7 +91,7 @@ async def one_by_one(*, stream: bool) -> Callable[[], None]:
     request = post(chat(), "")
 
     def once() -> None:
-        client.data_received(request)  # type: ignore[attr-defined]
+        client.data_received(request)
         connections.outbox.flush()
         feed.pop()
         connection.data_received(answer)
@@ -102,7 +102,7 @@ async def one_by_one(*, stream: bool) -> Callable[[], None]:
         assert answers == 1
         return once
     event = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)
-    client.data_received(request)  # type: ignore[attr-defined]
+    client.data_received(request)
     connection.data_received(_STREAM + event)
     return lambda: connection.data_received(event)
 

@@ -74,8 +74,8 @@ def measure(servers: int, streams: int, seconds: float) -> None:
             begun = time.monotonic()
             with _Scraped(f"{url}/metrics"):
                 pause = streams / _EVENTS_A_SECOND
-                how = {"events": 64, "pause": pause, "ramp": 64 * pause}
-                done = loads.stream(url, "", streams, seconds, **how)
+                ramp = 64 * pause
+                done = loads.stream(url, "", streams, seconds, events=64, pause=pause, ramp=ramp)
             ended = time.monotonic()
         beats = [beat for beat in json.loads(report.read_text()) if begun < beat[0] < ended]
     rate = done.events / done.seconds

@@ -52,11 +52,17 @@ def started(command: Sequence[str], **more: object) -> Iterator[subprocess.Popen
         process.communicate()
 
 
+def said(process: subprocess.Popen[str]) -> str:
+    """Return the next line that a process prints."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
 @contextlib.contextmanager
 def backends(count: int) -> Iterator[list[str]]:
     command = [sys.executable, str(HERE / "backend.py"), str(count)]
     with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        yield [process.stdout.readline().strip() for _ in range(count)]
+        yield [said(process) for _ in range(count)]
 
 
 def free_port() -> int:
@@ -132,7 +138,7 @@ def _read_all(file: int) -> None:
 def plain_aiohttp(urls: Sequence[str]) -> Iterator[Running]:
     command = [sys.executable, str(HERE / "plain_proxy.py"), urls[0]]
     with started(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        yield Running(process.stdout.readline().strip(), process.pid)
+        yield Running(said(process), process.pid)
 
 
 _NGINX = """

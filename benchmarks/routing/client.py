@@ -118,7 +118,7 @@ class Sender:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._host, self._port = parts.hostname, parts.port
+        self._host, self._port = parts.hostname or "", parts.port or 80
         self._netloc = parts.netloc
         self._idle: list[_Connection] = []
         self._every: set[_Connection] = set()

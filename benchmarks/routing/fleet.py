@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proxies import started
+from proxies import said, started
 
 MODEL = "tiny"
 # A server at full speed: 38 such slots would be an NVIDIA card with a small model.
@@ -72,7 +72,7 @@ def simulated(kinds: Sequence[Kind]) -> Iterator[list[Server]]:
     program = str(Path(__file__).with_name("serve.py"))
     command = [sys.executable, program, *(kind.spec() for kind in kinds)]
     with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        urls = json.loads(process.stdout.readline())["urls"]
+        urls = json.loads(said(process))["urls"]
         yield [Server(url, kind) for url, kind in zip(urls, kinds, strict=True)]
 
 

@@ -7,9 +7,9 @@ file until the router is started anew, unless it is asked to be written there.
 from __future__ import annotations
 
 from mvllm_router.api.edits import adding, changing, removing
+from mvllm_router.api.entries import server_entry
 from mvllm_router.api.launched import Launched
 from mvllm_router.api.own import Asked
-from mvllm_router.api.snapshot import backend_document
 from mvllm_router.api.wanted import (
     ConfigRefused,
     Wanted,
@@ -143,7 +143,7 @@ class Admin:
 
     def _entry(self, backend: Backend, write: bool = False, *, status: int = 200) -> Response:
         memory = self._launched.memory().get(backend.name, {})
-        document = backend_document(self._pool, backend) | memory | self._written(write)
+        document = server_entry(self._pool, backend) | memory | self._written(write)
         response = json_response(document)
         response.status = status
         response.headers["etag"] = backend.etag

@@ -11,6 +11,7 @@ from mvllm_router import __version__
 from mvllm_router.api import requests
 from mvllm_router.api.admin import Admin
 from mvllm_router.api.config import config_document
+from mvllm_router.api.entries import entries
 from mvllm_router.api.events import EventStreams
 from mvllm_router.api.explain import explain_document
 from mvllm_router.api.health import health_document, server_models_document
@@ -231,11 +232,11 @@ class App:
         document = snapshot_document(
             self.pool,
             self.about,
+            await entries(self.pool, self.launched.memory()),
             self.relay.dispatch.who_waits(),
             self.draining,
             self.gate.holders,
             self.live.overlay.count,
-            self.launched.memory(),
         )
         # Several times as fast as the standard library, and with many servers it is long.
         return Response(msgspec.json.encode(document), headers={"content-type": JSON})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from mvllm_router.api.health import timestamp
-from mvllm_router.pool import Backend, Load, Pool, Sample, State
+from mvllm_router.pool import Backend, Pool, Sample, State
 from mvllm_router.pool.load import Scrape
 
 # The predecessor's words for the states that it had.
@@ -18,28 +18,29 @@ _HEALTH_STATUS = {state: state.value for state in State} | {
 
 def load_stats_document(pool: Pool) -> dict[str, object]:
     """Return the load of each server and of the pool now."""
-    now = pool.monotonic()
     backends = list(pool.backends.values())
-    loads = [backend.load(now) for backend in backends]
-    active = sum(load.running + load.waiting for load in loads)
-    capacity = sum(load.capacity for load in loads)
+    servers = [server_stats(pool, backend) for backend in backends]
+    return {"servers": servers, "summary": summary(pool)}
+
+
+def summary(pool: Pool) -> dict[str, object]:
+    """Return the load of the pool now."""
+    now = pool.monotonic()
+    loads = [backend.load(now) for backend in pool.backends.values()]
+    active = sum([load.running + load.waiting for load in loads])
+    capacity = sum([load.capacity for load in loads])
     return {
-        "servers": [
-            server_stats(pool, backend, load, now)
-            for backend, load in zip(backends, loads, strict=True)
-        ],
-        "summary": {
-            "total_servers": len(backends),
-            "healthy_servers": sum(backend.is_up for backend in backends),
-            "total_active_load": tidy(active),
-            "total_capacity": tidy(capacity),
-            "overall_utilization_percent": _percent(active, capacity),
-        },
+        "total_servers": len(loads),
+        "healthy_servers": sum([backend.is_up for backend in pool.backends.values()]),
+        "total_active_load": tidy(active),
+        "total_capacity": tidy(capacity),
+        "overall_utilization_percent": _percent(active, capacity),
     }
 
 
-def server_stats(pool: Pool, backend: Backend, load: Load, now: float) -> dict[str, object]:
-    """Return the entry of one server, with its `load` at `now` (monotonic seconds)."""
+def server_stats(pool: Pool, backend: Backend) -> dict[str, object]:
+    """Return the entry of one server."""
+    load = backend.load(pool.monotonic())
     current, tokens = load.running + load.waiting, backend.speed.tokens_per_second
     scrape, state = backend.scrape, backend.health.state
     if scrape is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ from pool_kit import Clock, add_up, new_pool, open_circuit, refuse, scraped
 from support import StartRouter, StartSim
 
 from mvllm_router import __version__
+from mvllm_router.api.entries import entries, server_entry
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.snapshot import About, snapshot_document
 from mvllm_router.auth import Holder
@@ -24,7 +26,9 @@ ABOUT = About("http://127.0.0.1:8888", "least_load", "servers.toml", started=1_6
 
 
 def document(pool: Pool, *, waiting: Waiting = NOBODY, draining: bool = False) -> dict[str, Any]:
-    text = json.dumps(snapshot_document(pool, ABOUT, waiting, draining), allow_nan=False)
+    servers = [server_entry(pool, backend) for backend in pool.backends.values()]
+    shown = snapshot_document(pool, ABOUT, servers, waiting, draining)
+    text = json.dumps(shown, allow_nan=False)
     read: dict[str, Any] = json.loads(text)
     return read
 
@@ -63,7 +67,7 @@ def test_it_says_what_each_key_has_had_and_nothing_secret() -> None:
             alice.admit("m")
     alice.release()
     alice.used(5, 7)
-    shown = snapshot_document(pool, ABOUT, Waiting(1, {"alice": 1}, {}), False, [alice])
+    shown = snapshot_document(pool, ABOUT, [], Waiting(1, {"alice": 1}, {}), False, [alice])
     assert shown["keys"] == [
         {
             "name": "alice",
@@ -218,3 +222,26 @@ def test_the_last_events_are_there_oldest_first_and_bounded() -> None:
         pool.events.add("test", "", f"event {number}")
     events = document(pool)["events"]
     assert [event["message"] for event in events] == [f"event {n}" for n in range(150, 200)]
+
+
+async def test_hundreds_of_servers_do_not_keep_others_from_their_turn() -> None:
+    pool = new_pool()
+    for number in range(200):
+        add_up(pool, f"s{number}", "m")
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            pool.remove(f"s{turns}")
+            await asyncio.sleep(0)
+
+    running = asyncio.create_task(other())
+    written = await entries(pool, {"s0": {"memory_bytes": 5}})
+    running.cancel()
+    assert turns >= 3
+    first, *others = [json.loads(bytes(one)) for one in written]
+    assert first.pop("memory_bytes") == 5
+    assert first == json.loads(json.dumps(server_entry(pool, pool.backends["s0"])))
+    assert [one["name"] for one in others] == [f"s{number}" for number in range(1, 200)]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from docs_text import all_text, commands, first_cells, section, text_of
 
+from mvllm_router.api.entries import server_entry
 from mvllm_router.api.health import health_document, server_models_document
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.snapshot import About, snapshot_document
@@ -77,12 +78,13 @@ def test_every_key_of_each_document_is_described() -> None:
     about = About("http://127.0.0.1:8888", "least_load", None, 0.0)
     key = Holder(KeySpec("alice", b""), pool.monotonic)
     waiting = Queue[None]().waiting()
-    memory = {name: {"memory_bytes": 1, "gpu_memory_bytes": 1} for name in pool.backends}
+    memory = {"memory_bytes": 1, "gpu_memory_bytes": 1}
+    servers = [server_entry(pool, backend) | memory for backend in pool.backends.values()]
     documents = {
         "/health": health_document(pool, Settings()),
         "/load-stats": load_stats_document(pool),
         "/server-models": server_models_document(pool),
-        "/router/snapshot": snapshot_document(pool, about, waiting, False, [key], 0, memory),
+        "/router/snapshot": snapshot_document(pool, about, servers, waiting, False, [key], 0),
     }
     common = set(keys(documents["/load-stats"]))
     for path, document in documents.items():
