@@ -5,6 +5,7 @@ took. They speak HTTP by raw sockets, so that the client costs little.
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import subprocess
 import tempfile
@@ -19,6 +20,7 @@ import uvloop
 
 PROMPT = "hello " * 20
 _CHUNKS_END = b"\r\n0\r\n\r\n"
+_ANSWER_END = b'"total_tokens":18}}'
 _CREATED = re.compile(rb'"created":([\d.]+)')
 
 
@@ -139,7 +141,7 @@ async def _stream(url: str, request: bytes, connections: int, seconds: float, ra
     async def client(number: int) -> None:
         await asyncio.sleep(ramp * number / connections)
         _, stream = await loop.create_connection(
-            lambda: _Stream(request, begun + seconds, done), parts.hostname, parts.port
+            lambda: _Stream(request, begun + seconds, done), parts.hostname or "", parts.port or 80
         )
         await stream.over
 
@@ -156,28 +158,51 @@ def paced(url: str, key: str, rate: float, seconds: float, connections: int = 64
     return _run(_paced(url, post(chat(), key), rate, seconds, connections))
 
 
+class _Asker(asyncio.Protocol):
+    """A connection that asks when it is told to, and tells how long the answer took."""
+
+    def __init__(self, request: bytes, done: Done, idle: asyncio.Queue[_Asker]) -> None:
+        self._request, self._done, self._idle = request, done, idle
+        self._end = b""
+        self._since = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._idle.put_nowait(self)
+
+    def ask(self, since: float) -> None:
+        self._since, self._end = since, b""
+        self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._end = (self._end + data)[-len(_ANSWER_END) :]
+        if self._end == _ANSWER_END:
+            self._done.waits.append(time.monotonic() - self._since)
+            self._done.answers += 1
+            self._idle.put_nowait(self)
+
+    def close(self) -> None:
+        self._transport.close()
+
+
 async def _paced(url: str, request: bytes, rate: float, seconds: float, connections: int) -> Done:
-    free: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+    loop, parts = asyncio.get_running_loop(), urlsplit(url)
+    idle: asyncio.Queue[_Asker] = asyncio.Queue()
+    done = Done(seconds)
     for _ in range(connections):
-        free.put_nowait(await _open(url))
-    done, tasks, begun = Done(seconds), [], time.monotonic()
-
-    async def one(due: float) -> None:
-        pair = await free.get()
-        pair[1].write(request)
-        await pair[0].readuntil(b'"total_tokens":18}}')
-        done.waits.append(time.monotonic() - due)
-        done.answers += 1
-        free.put_nowait(pair)
-
+        await loop.create_connection(
+            lambda: _Asker(request, done, idle), parts.hostname or "", parts.port or 80
+        )
+    begun = time.monotonic()
     for number in range(int(rate * seconds)):
         due = begun + number / rate
         if (pause := due - time.monotonic()) > 0:
             await asyncio.sleep(pause)
-        tasks.append(asyncio.ensure_future(one(max(due, time.monotonic()))))
-    await asyncio.gather(*tasks)
-    while not free.empty():
-        free.get_nowait()[1].close()
+        sent = time.monotonic()  # timers are off by up to a millisecond
+        asker = idle.get_nowait() if not idle.empty() else await idle.get()
+        asker.ask(sent)
+    for _ in range(connections):
+        (await idle.get()).close()
     return done
 
 
@@ -208,12 +233,14 @@ def held(url: str, key: str, count: int) -> tuple[asyncio.AbstractEventLoop, lis
 
 async def _open(url: str) -> Wires:
     parts = urlsplit(url)
-    return await asyncio.open_connection(parts.hostname, parts.port, limit=2**20)
+    return await asyncio.open_connection(parts.hostname or "", parts.port or 80, limit=2**20)
 
 
 def _run(work: Coroutine[Any, Any, Done]) -> Done:
     loop = uvloop.new_event_loop()
+    gc.disable()  # a client that looks for garbage is late itself
     try:
         return loop.run_until_complete(work)
     finally:
+        gc.enable()
         loop.close()
