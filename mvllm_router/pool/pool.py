@@ -341,12 +341,14 @@ class Pool:
                 self._unwell.discard(backend)
         return [b for b in backends if b not in self._unwell or b.is_well(now)]
 
-    def may_have(self, model: str) -> bool:
-        """Tell whether `model` could be served once some backend comes (back) up."""
+    def may_have(self, model: str | None, besides: Collection[Backend] = ()) -> bool:
+        """Tell whether `model` (any, for None) could be served once some other backend is up."""
         return any(
-            model in (backend.model_names() or ())
+            model is None
+            or model in (backend.model_names() or ())
             or (backend.model_names() is None and _not_known_yet(backend))
             for backend in self.backends.values()
+            if backend not in besides
         )
 
     def model_names(self) -> list[str]:

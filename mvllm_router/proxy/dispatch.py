@@ -171,8 +171,6 @@ class Dispatch:
             ModelNotFound, NoBackend: there is none any more, when its time is over.
             Overloaded: too many wait already, or no place came free in time.
         """
-        if not self._candidates(wish.model, tried):
-            tried = ()
         begun = self.pool.monotonic()
         if self._queue.count >= self.rules.limit and not self._let_one_go(begun):
             beyond = self._with_room(wish.model, tried)
@@ -216,7 +214,7 @@ class Dispatch:
     def _tell_too_late(self, waiter: Waiter, seconds: float) -> None:
         if waiter.tell.done() or self._let_go(waiter):
             return
-        if self._candidates(waiter.model, waiter.tried):
+        if self._left(waiter.model, waiter.tried):
             text = f"No server had room within {seconds:g} s."
             waiter.tell.set_exception(Overloaded(text, retry_after=RETRY_AFTER))
         else:
@@ -273,11 +271,21 @@ class Dispatch:
         return self._place(waiter, self._with_room(waiter.model, waiter.tried))
 
     def _with_room(self, model: str | None, tried: Collection[Backend]) -> list[Backend]:
-        return [one for one in self._candidates(model, tried) if one.has_room]
+        return [one for one in self._left(model, tried) if one.has_room]
+
+    def _left(self, model: str | None, tried: Collection[Backend]) -> Sequence[Backend]:
+        """Return those that one who waits may go to: where all were tried, to these once more.
+
+        The others may have been removed since it began to wait; one that is down may come back.
+        """
+        left = self._candidates(model, tried)
+        if left or not tried or self.pool.may_have(model, besides=tried):
+            return left
+        return self._candidates(model, ())
 
     def _serve(self, waiter: Waiter) -> bool:
         """Give `waiter` a place; return False if there is none for it."""
-        candidates = self._candidates(waiter.model, waiter.tried)
+        candidates = self._left(waiter.model, waiter.tried)
         return self._place(waiter, self._open(candidates))
 
     def _place(self, waiter: Waiter, candidates: Sequence[Backend]) -> bool:

@@ -526,6 +526,18 @@ async def test_a_server_where_a_request_has_been_is_no_server_that_had_no_room()
         assert isinstance(await error_of(waits), NoBackend)
 
 
+async def test_who_has_been_at_all_servers_but_one_that_is_removed_goes_once_more() -> None:
+    async with Bench() as bench:
+        a, b = add_up(bench.pool, "a", "m", capacity=1), add_up(bench.pool, "b", "m", capacity=1)
+        at_b = await bench.ask("m", [a])
+        (waits,) = await bench.waiting(1, "m", [a])
+        bench.pool.remove("b")
+        assert await served(waits) == [True]
+        assert (await waits).backend is a
+        at_b.release()
+        assert b.in_flight == 0
+
+
 async def test_a_server_that_is_taken_out_is_still_a_last_resort_for_who_waits() -> None:
     async with Bench() as bench:
         backend = add_up(bench.pool, "a", "m", capacity=1)
