@@ -3,7 +3,7 @@
     python benchmarks/routing [--loads 50,80,95,120] [--seconds 30] [--rounds 1]
                               [--workload poisson|burst|chats|hot|trace] [--trace FILE]
                               [--only router,haproxy-queue] [--change half@30] [--slo 0.25]
-                              [--json FILE] [--svg FILE] [--real]
+                              [--json FILE] [--svg FILE] [--real [RATE]]
 
 All get the same requests at the same times, drawn from a seed, in front of new servers with empty
 caches. A load of 100 % is what the servers can do if they have nothing cached. Traffic that comes
@@ -57,7 +57,14 @@ def _options() -> argparse.Namespace:
     options.add_argument("--slo", type=float, default=0.25, help="seconds to a good first token")
     options.add_argument("--json", type=Path, metavar="FILE")
     options.add_argument("--svg", type=Path, metavar="FILE")
-    options.add_argument("--real", action="store_true", help="chats on two vLLMs and llama-server")
+    options.add_argument(
+        "--real",
+        type=float,
+        nargs="?",
+        const=_REAL_RATE,
+        metavar="RATE",
+        help="chats on two vLLMs and llama-server, so many requests a second (%(const)g)",
+    )
     chosen = options.parse_args()
     if chosen.real and chosen.change:
         options.error("--change is for simulated servers")
@@ -107,8 +114,9 @@ class Measuring:
         import real
 
         with real.servers() as servers:
-            print(f"\nreal engines, chats: {self._about(_REAL_RATE)}", flush=True)
-            return self._measured(_REAL_RATE, lambda: nullcontext(servers), real.marked)
+            rate = self._chosen.real
+            print(f"\nreal engines, chats: {self._about(rate)}", flush=True)
+            return self._measured(rate, lambda: nullcontext(servers), real.marked)
 
     def _about(self, rate: float) -> str:
         hits = most_hits(draw(self._drawn, rate, self._seed(0), _WARM, self._window.seconds))

@@ -7,6 +7,8 @@ run as long as the benchmark, so each contestant's prompts begin with a word of 
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -15,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from fleet import MODEL, Kind, Server
+from proxies import free_port
 from workloads import Request
 
 sys.path.append(str(Path(__file__).parents[2] / "tests" / "engines"))
@@ -22,9 +25,17 @@ sys.path.append(str(Path(__file__).parents[2] / "tests" / "engines"))
 import conftest as engines
 
 _SYSTEM = b'{"role":"system","content":"'
-# Prompts of some thousand tokens; with the smallest blocks that vLLM has on processors.
-_VLLM = ("--max-model-len", "8192", "--block-size", "32")
 _LLAMA = ("-c", "32768")  # for all its slots together
+
+
+def _vllm() -> list[str]:
+    """Return options for prompts of some thousand tokens, in the smallest blocks that there are on
+    processors, and for events that tell what is in the cache.
+    """
+    told = {"enable_kv_cache_events": True, "publisher": "zmq"}
+    told |= {"endpoint": f"tcp://*:{free_port()}", "replay_endpoint": f"tcp://*:{free_port()}"}
+    events = ("--kv-events-config", json.dumps(told))
+    return ["--max-model-len", "8192", "--block-size", "32", *events]
 
 
 @contextlib.contextmanager
@@ -32,10 +43,11 @@ def servers() -> Iterator[list[Server]]:
     """Run the engines for as long as the context lasts; ends the program where one is missing."""
     with tempfile.TemporaryDirectory() as folder:
         launcher = engines.Launcher(Path(folder))
+        os.environ["VLLM_HOST_IP"] = "127.0.0.1"  # where its events are, as it tells it
         try:
             commands = [
-                (8, engines.vllm_command(8, _VLLM, MODEL)),
-                (4, engines.vllm_command(4, _VLLM, MODEL)),
+                (8, engines.vllm_command(8, _vllm(), MODEL)),
+                (4, engines.vllm_command(4, _vllm(), MODEL)),
                 (4, engines.llama_server_command(4, _LLAMA, MODEL)),
             ]
             yield [Server(launcher.start(command).url, Kind(slots)) for slots, command in commands]
