@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 from mvllm_router.policies.affinity import Affinity
 from mvllm_router.policies.base import Choice, Wish
-from mvllm_router.policies.prompt import ENDS, blocks_of
+from mvllm_router.policies.prompt import SIZES, blocks_of
 from mvllm_router.pool import Backend
 
 # Bytes of prompts that a server is taken to remember: about 500,000 tokens.
@@ -24,13 +23,19 @@ _EXPLORES = "the lowest score, to spread a prompt that others know"
 
 
 class Memory:
-    """What one server is taken to have in its cache; what was used least lately goes first."""
+    """What one server is taken to have in its cache, in two generations.
 
-    __slots__ = ("blocks", "size")
+    What is used comes to the young one. When that is half of all that is remembered, the old one
+    is let go of and the young one takes its place: so what was used least lately goes first, and
+    to use something costs next to nothing.
+    """
+
+    __slots__ = ("old", "size", "young")
 
     def __init__(self) -> None:
-        self.blocks: OrderedDict[int, int] = OrderedDict()  # to the bytes of each
-        self.size = 0
+        self.young: set[int] = set()  # blocks
+        self.old: set[int] = set()
+        self.size = 0  # bytes of the young ones
 
 
 class PrefixIndex:
@@ -39,49 +44,50 @@ class PrefixIndex:
     def __init__(self, remembered: int = REMEMBERED) -> None:
         """`remembered` is in bytes, of each server."""
         self._remembered = remembered
-        self._homes: dict[int, set[Backend]] = {}
+        self._homes: dict[int, tuple[Backend, ...]] = {}
         self._memories: dict[Backend, Memory] = {}
 
     def __len__(self) -> int:
         return len(self._homes)
 
-    def homes(self, block: int) -> set[Backend] | None:
-        """Return the servers that have seen a prompt up to the end of `block`, if any has."""
-        return self._homes.get(block)
+    def homes(self, block: int) -> tuple[Backend, ...]:
+        """Return the servers that have seen a prompt up to the end of `block`."""
+        return self._homes.get(block, ())
 
     def add(self, backend: Backend, blocks: list[int]) -> None:
         """Note that a server sees a prompt of these blocks now."""
         memory = self._memories.get(backend)
         if memory is None:
             memory = self._memories[backend] = Memory()
-        known, homes = memory.blocks, self._homes
-        # The last first: as engines do, the end of a prompt is let go of before its beginning.
-        for place in range(len(blocks) - 1, -1, -1):
-            block = blocks[place]
-            if block in known:
-                known.move_to_end(block)
+        young, old, homes = memory.young, memory.old, self._homes
+        if young.issuperset(blocks):
+            return
+        for place, block in enumerate(blocks):
+            if block in young:
                 continue
-            known[block] = size = ENDS[place] - (ENDS[place - 1] if place else 0)
-            memory.size += size
-            homes.setdefault(block, set()).add(backend)
-        while memory.size > self._remembered:
-            self._let_go(backend, memory)
+            young.add(block)
+            memory.size += SIZES[place]
+            if block not in old:
+                homes[block] = (*homes.get(block, ()), backend)
+        if memory.size > self._remembered // 2:
+            self._age(backend, memory)
 
-    def _let_go(self, backend: Backend, memory: Memory) -> None:
-        block, size = memory.blocks.popitem(last=False)
-        memory.size -= size
-        self._leave(block, backend)
+    def _age(self, backend: Backend, memory: Memory) -> None:
+        for block in memory.old - memory.young:
+            self._leave(block, backend)
+        memory.old, memory.young, memory.size = memory.young, set(), 0
 
     def _leave(self, block: int, backend: Backend) -> None:
-        homes = self._homes[block]
-        homes.discard(backend)
-        if not homes:
+        left = tuple([home for home in self._homes[block] if home is not backend])
+        if left:
+            self._homes[block] = left
+        else:
             del self._homes[block]
 
     def forget(self, backend: Backend) -> None:
         """Let go of all that a server has seen."""
         memory = self._memories.pop(backend, None)
-        for block in memory.blocks if memory else ():
+        for block in memory.old | memory.young if memory else ():
             self._leave(block, backend)
 
 
@@ -118,12 +124,12 @@ class Prefix(Affinity):
         nobody = True
         asked: set[Backend] = set()
         for block in reversed(blocks):
-            homes = self.index.homes(block)
-            if homes is None or homes <= asked:
+            homes = [home for home in self.index.homes(block) if home not in asked]
+            if not homes:
                 continue
             nobody = False
-            stays = self.stay(homes - asked, candidates)
+            stays = self.stay(homes, candidates)
             if stays:
                 return stays, _KNOWN
-            asked |= homes
+            asked.update(homes)
         return self.least(candidates), _NEW if nobody else _BUSY

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import msgspec
 
 from mvllm_router.policies.base import Wish
@@ -22,6 +24,8 @@ def _ends() -> list[int]:
 
 
 ENDS = _ends()
+_PIECES = [slice(begin, end) for begin, end in zip([0, *ENDS], ENDS, strict=False)]
+SIZES = [piece.stop - piece.start for piece in _PIECES]  # bytes of each block
 
 
 class _Body(msgspec.Struct):
@@ -61,11 +65,8 @@ def blocks_of(wish: Wish) -> list[int]:
     """
     text = text_of(wish)
     found: list[int] = []
-    begin, number = 0, hash(wish.model)
-    for end in ENDS:
-        if end > len(text):
-            break
-        number = hash((number, text[begin:end]))
+    number = hash(wish.model)
+    for piece in _PIECES[: bisect_right(ENDS, len(text))]:
+        number = hash((number, text[piece]))
         found.append(number)
-        begin = end
     return found

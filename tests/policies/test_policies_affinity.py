@@ -244,16 +244,20 @@ def test_the_prompts_of_other_routes_are_seen_as_well(key: str) -> None:
     assert len(blocks_of(wish)) == sum(end <= len(SYSTEM) + 2 for end in ENDS)
 
 
-def test_a_server_is_taken_to_remember_only_so_much_and_the_ends_go_first() -> None:
+def test_a_server_is_taken_to_remember_only_so_much() -> None:
     (backend,) = three(new_pool())[:1]
-    index = PrefixIndex(remembered=4096)
-    old, new = blocks_of(chat("old " * 800)), blocks_of(chat("new " * 800))
-    index.add(backend, old)
-    index.add(backend, new)
-    assert index._memories[backend].size <= 4096
-    assert all(index.homes(block) for block in new)
-    assert index.homes(old[0])
-    assert not index.homes(old[-1])
+    index = PrefixIndex(remembered=20 * 1024)
+    first = blocks_of(chat("prompt 0 " * 200))
+    most = 0
+    for number in range(100):
+        prompt = blocks_of(chat(f"prompt {number} " * 200))
+        index.add(backend, prompt)
+        assert all(index.homes(block) == (backend,) for block in prompt)
+        most = max(most, len(index))
+    assert not any(index.homes(block) for block in first)
+    assert len(first) * 8 <= most <= len(first) * 15, "of prompts of 1.4 to 2 kB"
+    index.forget(backend)
+    assert not len(index)
 
 
 def test_what_is_used_again_is_remembered_for_longer() -> None:
