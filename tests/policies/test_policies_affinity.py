@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from random import Random
 from typing import Any
 
 import pytest
@@ -268,3 +269,21 @@ def test_what_is_used_again_is_remembered_for_longer() -> None:
         index.add(backend, blocks)
     assert all(index.homes(block) for block in used)
     assert not index.homes(unused[-1])
+
+
+def test_a_block_has_those_homes_that_remember_it_and_each_once() -> None:
+    dice, backends = Random(1), three(new_pool())
+    index = PrefixIndex(remembered=12 * 1024)
+    prompts = [blocks_of(chat(f"{dice.randrange(6)} " * 400, f"{n} " * 300)) for n in range(40)]
+    for _ in range(2000):
+        index.add(dice.choice(backends), dice.choice(prompts))
+        if dice.random() < 0.01:
+            index.forget(dice.choice(backends))
+        remembered = {
+            (block, backend)
+            for backend, memory in index._memories.items()
+            for block in memory.old | memory.young
+        }
+        homes = [(block, home) for block, found in index._homes.items() for home in found]
+        assert len(homes) == len(remembered)
+        assert set(homes) == remembered
