@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import platform
-import statistics
 import sys
 import time
 import urllib.request
@@ -30,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import loads
 import picture
 from kernel import cpu_seconds, memory
+from medians import Figures, Summary, summary
 from proxies import (
     ON_REQUEST,
     RUST,
@@ -52,7 +52,6 @@ _HELD = 1000  # streams
 # --- what is measured
 
 Load = Callable[[Running, float], loads.Done]
-Figures = dict[str, float]
 
 
 def _hammered(size: int, connections: int) -> Load:
@@ -225,20 +224,7 @@ def _one(what: What, proxy: Running, seconds: float) -> Figures:
     return what.measure(proxy, seconds)
 
 
-def summary(samples: list[Figures]) -> dict[str, dict[str, float]]:
-    """Return median, lowest and highest of each figure."""
-    return {
-        key: {
-            "median": round(statistics.median(values), 3),
-            "low": round(min(values), 3),
-            "high": round(max(values), 3),
-        }
-        for key in samples[0]
-        for values in [[sample[key] for sample in samples]]
-    }
-
-
-def line_of(what: What, figures: dict[str, dict[str, dict[str, float]]]) -> str:
+def line_of(what: What, figures: dict[str, Summary]) -> str:
     """Return one row of the report: the median of each proxy, and ratios to the router's."""
     parts = [f"{name} {each[what.unit]['median']:.2f}" for name, each in figures.items()]
     ours = figures.get("router", {}).get(what.unit, {}).get("median")

@@ -29,8 +29,9 @@ sys.path.insert(1, str(Path(__file__).parents[2]))
 from chats import SMALL, WORKLOADS
 from contestants import FOR_CHATS, NAMES, Contestant, find
 from drawing import svg
-from figures import Figures, Summary, Window, summary, table
+from figures import Window, table
 from fleet import UNEVEN, Server, full_slots, simulated
+from medians import Figures, Summary, summary
 from proxies import is_here
 from traces import read, replay
 from trial import change_of, run

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from html import escape
 
-from figures import Summary
+from medians import Summary
 
 _WIDTH, _ROW, _NAMES, _HEAD = 860, 22, 170, 52
 _OURS, _OTHERS, _TEXT = "#2f81f7", "#8b949e", "#6e7681"

@@ -9,9 +9,7 @@ from itertools import repeat
 
 from client import Call
 from fleet import Counts
-
-Figures = dict[str, float]
-Summary = dict[str, dict[str, float]]  # median, low and high of each figure
+from medians import Figures, Summary
 
 NOTICED = 10.0  # seconds in which a change should be noticed
 
@@ -99,19 +97,6 @@ def _phases(calls: Sequence[Call], window: Window) -> Figures:
         some = [call for call in _started(calls) if begin <= call.request.due < until]
         found |= _times(f"{name} ttft", map(_first, some))
     return found
-
-
-def summary(samples: Sequence[Figures]) -> Summary:
-    """Return median, lowest and highest of each figure."""
-    return {
-        key: {
-            "median": round(statistics.median(values), 3),
-            "low": round(min(values), 3),
-            "high": round(max(values), 3),
-        }
-        for key in samples[0]
-        for values in [[sample[key] for sample in samples]]
-    }
 
 
 _COLUMNS = (  # figure, head, decimals

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import uvloop
 from client import Call, Sender
 from contestants import Contestant
-from figures import Figures, Window, figures
+from figures import Window, figures
 from fleet import Counts, Server, change_speed, counts
+from medians import Figures
 from workloads import Request
 
 _CHANGES = {"half": 0.5, "double": 2.0}
