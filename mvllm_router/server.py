@@ -53,8 +53,8 @@ _DRAIN_TICK = 0.05
 # So many of these are left for what is ended to tell its clients.
 _LAST_TICKS = 10
 
-# Objects that have come and not gone before the collector looks for cycles.
-_GARBAGE = 10_000
+# Objects that have come and not gone before the collector looks for cycles: no pause is long.
+_GARBAGE = 2_500
 
 T = TypeVar("T")
 
@@ -375,7 +375,7 @@ def _look_for_garbage_rarely() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_GARBAGE, 20, 50)
+    gc.set_threshold(_GARBAGE, 80, 50)
 
 
 def _on_signal(
