@@ -21,6 +21,7 @@ import uvloop
 PROMPT = "hello " * 20
 _CHUNKS_END = b"\r\n0\r\n\r\n"
 _ANSWER_END = b'"total_tokens":18}}'
+_PATIENCE = 30.0  # seconds until an answer is there
 _CREATED = re.compile(rb'"created":([\d.]+)')
 
 
@@ -199,11 +200,16 @@ async def _paced(url: str, request: bytes, rate: float, seconds: float, connecti
         if (pause := due - time.monotonic()) > 0:
             await asyncio.sleep(pause)
         sent = time.monotonic()  # timers are off by up to a millisecond
-        asker = idle.get_nowait() if not idle.empty() else await idle.get()
+        asker = idle.get_nowait() if not idle.empty() else await _next(idle)
         asker.ask(sent)
     for _ in range(connections):
-        (await idle.get()).close()
+        (await _next(idle)).close()
     return done
+
+
+async def _next(idle: asyncio.Queue[_Asker]) -> _Asker:
+    """Return the next one whose answer comes; raises TimeoutError where none does."""
+    return await asyncio.wait_for(idle.get(), _PATIENCE)
 
 
 # --- many streams at once

@@ -342,7 +342,7 @@ class Pool:
         return [b for b in backends if b not in self._unwell or b.is_well(now)]
 
     def may_have(self, model: str | None, besides: Collection[Backend] = ()) -> bool:
-        """Tell whether `model` (any, for None) could be served once some other backend is up."""
+        """Tell whether a backend that is not in `besides` could serve `model` once it is up."""
         return any(
             model is None
             or model in (backend.model_names() or ())

@@ -171,6 +171,8 @@ class Dispatch:
             ModelNotFound, NoBackend: there is none any more, when its time is over.
             Overloaded: too many wait already, or no place came free in time.
         """
+        if not self._candidates(wish.model, tried):
+            tried = ()
         begun = self.pool.monotonic()
         if self._queue.count >= self.rules.limit and not self._let_one_go(begun):
             beyond = self._with_room(wish.model, tried)

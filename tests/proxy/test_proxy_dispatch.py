@@ -538,6 +538,17 @@ async def test_who_has_been_at_all_servers_but_one_that_is_removed_goes_once_mor
         assert b.in_flight == 0
 
 
+async def test_who_asks_the_only_one_again_waits_for_it_though_another_one_is_down() -> None:
+    async with Bench() as bench:
+        a, b = add_up(bench.pool, "a", "m", capacity=1), add_up(bench.pool, "b", "m", capacity=1)
+        refuse(bench.pool, b)
+        full = await bench.ask()
+        (waits,) = await bench.waiting(1, "m", [a], again=a)
+        full.release()
+        assert await served(waits) == [True]
+        assert (await waits).backend is a
+
+
 async def test_a_server_that_is_taken_out_is_still_a_last_resort_for_who_waits() -> None:
     async with Bench() as bench:
         backend = add_up(bench.pool, "a", "m", capacity=1)
