@@ -53,7 +53,7 @@ _DRAIN_TICK = 0.05
 # So many of these are left for what is ended to tell its clients.
 _LAST_TICKS = 10
 
-# Objects that have come and not gone before the collector looks for cycles; the loop waits meanwhile.
+# Objects that have come and not gone before the collector looks for cycles; the loop waits for it.
 _GARBAGE = 2_500
 
 T = TypeVar("T")
