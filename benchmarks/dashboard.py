@@ -25,7 +25,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "dashboard")]
 import msgspec  # noqa: E402
 from dash_kit import FakeRouter, dashboard  # noqa: E402
 
-from mvllm_router.api.entries import entries  # noqa: E402
+from mvllm_router.api.entries import Entries  # noqa: E402
 from mvllm_router.api.snapshot import About, snapshot_document  # noqa: E402
 from mvllm_router.config import ServerSpec  # noqa: E402
 from mvllm_router.pool import Pool, Sample  # noqa: E402
@@ -101,14 +101,14 @@ def snapshot_ms(count: int, rounds: int, *, busy: bool) -> float:
     """Return the CPU milliseconds that a snapshot takes, from the pool to the bytes."""
     served, about, spent = Served(count), About("", "least_load", None, time.time()), []
     _look_for_garbage_rarely()
-    loop = asyncio.new_event_loop()
+    loop, entries = asyncio.new_event_loop(), Entries(served.pool)
     for second in range(rounds):
         if busy:
             served.serve(second)
         served.scrape(second)
         begun = time.thread_time()
-        servers = loop.run_until_complete(entries(served.pool, {}))
-        msgspec.json.encode(snapshot_document(served.pool, about, servers, NOBODY_WAITS, False))
+        written = loop.run_until_complete(entries.write({}))
+        msgspec.json.encode(snapshot_document(served.pool, about, written, NOBODY_WAITS, False))
         spent.append(time.thread_time() - begun)
     loop.close()
     return statistics.median(spent) * 1000

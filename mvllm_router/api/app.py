@@ -11,7 +11,7 @@ from mvllm_router import __version__
 from mvllm_router.api import requests
 from mvllm_router.api.admin import Admin
 from mvllm_router.api.config import config_document
-from mvllm_router.api.entries import entries
+from mvllm_router.api.entries import Entries
 from mvllm_router.api.events import EventStreams
 from mvllm_router.api.explain import explain_document
 from mvllm_router.api.health import health_document, server_models_document
@@ -65,6 +65,7 @@ class App:
         self.draining = False
         self.events = EventStreams(pool.events)
         self.launched = Launched(pool)
+        self._entries = Entries(pool)
         self.own = OwnRoutes(self._table(Admin(pool, live, self.launched)))
         self._metrics = Metrics(
             Sources(pool, gate, relay.dispatch.who_waits, self.launched.keepers)
@@ -232,7 +233,7 @@ class App:
         document = snapshot_document(
             self.pool,
             self.about,
-            await entries(self.pool, self.launched.memory()),
+            await self._entries.write(self.launched.memory()),
             self.relay.dispatch.who_waits(),
             self.draining,
             self.gate.holders,

@@ -4,54 +4,141 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 
-from mvllm_router.api.load_stats import rounded, server_stats
+from mvllm_router.api.load_stats import figures, identity, rounded, summary, told
 from mvllm_router.pool import Backend, Pool
 from mvllm_router.pool.circuit import Circuit
+from mvllm_router.pool.load import Load
 
 # Servers after which others get their turn: a dashboard asks once a second.
 _AT_ONCE = 50
 
+_write = msgspec.json.encode
 
-async def entries(pool: Pool, memory: Mapping[str, Mapping[str, object]]) -> list[msgspec.Raw]:
-    """Return the entry of each server as JSON, in the order of the pool.
 
-    Args:
-        memory: what launched servers take, by name.
+class Written(NamedTuple):
+    """The entry of each server as JSON, and the load of all together."""
+
+    servers: list[msgspec.Raw]
+    summary: dict[str, object]
+
+
+class Entries:
+    """Writes the entries of hundreds of servers, once a second for each dashboard.
+
+    The parts that seldom change are kept as they were written, for as long as what they were
+    written from is the same: to make them is half of the work.
     """
-    found: list[msgspec.Raw] = []
-    for backend in list(pool.backends.values()):
-        entry = server_entry(pool, backend)
-        if memory:
-            entry.update(memory.get(backend.name, {}))
-        found.append(msgspec.Raw(msgspec.json.encode(entry)))
-        if not len(found) % _AT_ONCE:
-            await asyncio.sleep(0)
-    return found
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._kept: dict[Backend, _Kept] = {}
+
+    async def write(self, memory: Mapping[str, Mapping[str, object]]) -> Written:
+        """Return the entries, in the order of the pool.
+
+        Args:
+            memory: what launched servers take, by name.
+        """
+        servers, loads, up = [], [], 0
+        for backend in list(self._pool.backends.values()):
+            now = self._pool.monotonic()
+            load = backend.load(now)
+            loads.append(load)
+            up += backend.is_up
+            more = memory.get(backend.name) if memory else None
+            servers.append(msgspec.Raw(self._entry(backend, load, now, more)))
+            if not len(servers) % _AT_ONCE:
+                await asyncio.sleep(0)
+        if len(self._kept) > len(servers):
+            self._kept = {one: kept for one, kept in self._kept.items() if not one.removed}
+        return Written(servers, summary(loads, up))
+
+    def _entry(
+        self, backend: Backend, load: Load, now: float, more: Mapping[str, object] | None
+    ) -> bytes:
+        kept = self._kept.get(backend)
+        if kept is None:
+            kept = self._kept[backend] = _Kept()
+        state = backend.condition(now)
+        made_from = _standing_made_from(backend, state, now)
+        if made_from != kept.standing_made_from:
+            kept.standing_made_from = made_from
+            kept.standing = _write(_standing(backend, state, now))[:-1]
+        heard = backend.scrape or backend.health.last_check
+        if heard is not kept.told_made_from:
+            kept.told_made_from = heard
+            kept.told = _write(told(self._pool, backend))[1:-1]
+        changing = _changing(backend, load, state, now)
+        if more:
+            changing |= more
+        return b"%b,%b,%b" % (kept.standing, kept.told, _write(changing)[1:])
+
+
+class _Kept:
+    """Two parts of an entry as JSON without braces, and what they were written from."""
+
+    __slots__ = ("standing", "standing_made_from", "told", "told_made_from")
+
+    def __init__(self) -> None:
+        self.standing = self.told = b""
+        self.standing_made_from: tuple[object, ...] = ()
+        self.told_made_from: object = self  # of nothing yet
 
 
 def server_entry(pool: Pool, backend: Backend) -> dict[str, object]:
     """Return all that is known of one server now."""
     now = pool.monotonic()
-    stats, scrape = backend.stats, backend.scrape
-    state, lately = backend.condition(now), stats.lately
-    entry = server_stats(pool, backend)
-    entry |= {
+    state = backend.condition(now)
+    changing = _changing(backend, backend.load(now), state, now)
+    return _standing(backend, state, now) | told(pool, backend) | changing
+
+
+def _standing_made_from(backend: Backend, state: str, now: float) -> tuple[object, ...]:
+    """Return all that `_standing` depends on: while it is the same, so is what that returns."""
+    circuit = backend.circuit
+    return (
+        backend.etag,
+        backend.engine,
+        backend.engine_version,
+        backend.cards,
+        backend.capacity,
+        state,
+        _reason(backend, state),
+        backend.health.progress,
+        circuit.rules,
+        circuit.openings,
+        circuit.failures(now),
+        circuit.is_closed or now,  # the time until its trial
+    )
+
+
+def _standing(backend: Backend, state: str, now: float) -> dict[str, object]:
+    """Return what seldom changes of a server: what it is, how it is set, and how it stands."""
+    return identity(backend) | {
         "etag": backend.etag,
         "engine_version": backend.engine_version,
         "max_concurrent_requests": backend.spec.max_concurrent_requests,
-        "state": state,
-        "state_seconds": _seconds(now - backend.since(state)),
-        "sample_age_seconds": _seconds(now - scrape.at) if scrape else None,
-        "reason": _reason(backend, state),
-        "progress": backend.health.progress,
-        "circuit": _circuit(backend.circuit, now),
-        "resting_seconds": _seconds(backend.rest.until - now),
         "draining": backend.draining,
         "weight": backend.spec.weight,
         "tags": backend.spec.tags,
+        "state": state,
+        "reason": _reason(backend, state),
+        "progress": backend.health.progress,
+        "circuit": _circuit(backend.circuit, now),
+    }
+
+
+def _changing(backend: Backend, load: Load, state: str, now: float) -> dict[str, object]:
+    """Return what time and each request change."""
+    stats, scrape, lately = backend.stats, backend.scrape, backend.stats.lately
+    return figures(backend, load) | {
+        "state_seconds": _seconds(now - backend.since(state)),
+        "sample_age_seconds": _seconds(now - scrape.at) if scrape else None,
+        "resting_seconds": _seconds(backend.rest.until - now),
         "requests": sum(stats.requests.values()),
         "errors": sum(stats.failures.values()),
         "retries": sum(stats.retries.values()),
@@ -62,7 +149,6 @@ def server_entry(pool: Pool, backend: Backend) -> dict[str, object]:
         "inter_token_seconds": lately["inter_token"].quantiles(),
         "duration_seconds": lately["duration"].quantiles(),
     }
-    return entry
 
 
 def _circuit(circuit: Circuit, now: float) -> dict[str, object]:
@@ -70,7 +156,7 @@ def _circuit(circuit: Circuit, now: float) -> dict[str, object]:
         "state": circuit.state(now).value,
         "failures": circuit.failures(now),
         "opens_at": circuit.rules.threshold,
-        "trial_in_seconds": _seconds(circuit.retry_at - now),
+        "trial_in_seconds": 0.0 if circuit.is_closed else _seconds(circuit.retry_at - now),
         "openings": circuit.openings,
     }
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 
 from mvllm_router.api.health import timestamp
 from mvllm_router.pool import Backend, Pool, Sample, State
-from mvllm_router.pool.load import Scrape
+from mvllm_router.pool.load import Load
 
 # The predecessor's words for the states that it had.
 _HEALTH_STATUS = {state: state.value for state in State} | {
@@ -18,62 +17,67 @@ _HEALTH_STATUS = {state: state.value for state in State} | {
 
 def load_stats_document(pool: Pool) -> dict[str, object]:
     """Return the load of each server and of the pool now."""
-    backends = list(pool.backends.values())
-    servers = [server_stats(pool, backend) for backend in backends]
-    return {"servers": servers, "summary": summary(pool)}
+    backends, now = list(pool.backends.values()), pool.monotonic()
+    loads = [backend.load(now) for backend in backends]
+    servers = [
+        identity(backend) | figures(backend, load) | told(pool, backend)
+        for backend, load in zip(backends, loads, strict=True)
+    ]
+    return {"servers": servers, "summary": summary(loads, up=sum([b.is_up for b in backends]))}
 
 
-def summary(pool: Pool) -> dict[str, object]:
-    """Return the load of the pool now."""
-    now = pool.monotonic()
-    loads = [backend.load(now) for backend in pool.backends.values()]
+def summary(loads: Sequence[Load], up: int) -> dict[str, object]:
+    """Return the load of a pool, from those of its servers; `up` of them are."""
     active = sum([load.running + load.waiting for load in loads])
     capacity = sum([load.capacity for load in loads])
     return {
         "total_servers": len(loads),
-        "healthy_servers": sum([backend.is_up for backend in pool.backends.values()]),
+        "healthy_servers": up,
         "total_active_load": tidy(active),
         "total_capacity": tidy(capacity),
         "overall_utilization_percent": _percent(active, capacity),
     }
 
 
-def server_stats(pool: Pool, backend: Backend) -> dict[str, object]:
-    """Return the entry of one server."""
-    load = backend.load(pool.monotonic())
-    current, tokens = load.running + load.waiting, backend.speed.tokens_per_second
-    scrape, state = backend.scrape, backend.health.state
-    if scrape is None:
-        seen_at, detailed = timestamp(backend.health.last_check), _NOTHING
-    else:
-        seen_at, detailed = _seen(pool, scrape)
+def identity(backend: Backend) -> dict[str, object]:
+    """Return what seldom changes of a server."""
+    state = backend.health.state
     return {
         "url": backend.spec.url,
         "name": backend.name,
         "engine": backend.engine,
         "models": sorted(backend.model_names() or ()),
+        "max_capacity": tidy(backend.capacity),
+        "status": state is State.UP,
+        "health_status": _HEALTH_STATUS[state],
+    }
+
+
+def figures(backend: Backend, load: Load) -> dict[str, object]:
+    """Return what changes with each request that a server gets."""
+    running, waiting, capacity, _ = load
+    current, tokens = running + waiting, backend.speed.tokens_per_second
+    return {
         "current_load": tidy(current),
-        "max_capacity": tidy(load.capacity),
-        "available_capacity": tidy(max(0.0, load.capacity - current)),
-        "utilization_percent": _percent(current, load.capacity),
+        "available_capacity": tidy(capacity - current) if capacity > current else 0,
+        "utilization_percent": _percent(current, capacity),
         "speed": backend.share,
         "tokens_per_second": None if tokens is None else rounded(tokens, 10),
         "runs_at_once": round(backend.places.runs) if backend.places.is_known else None,
         "score": rounded(load.score, 10_000),
-        "status": state is State.UP,
-        "health_status": _HEALTH_STATUS[state],
-        "last_updated": seen_at,
         "in_flight": backend.in_flight,
-        "running": tidy(load.running),
-        "waiting": tidy(load.waiting),
-        "detailed_metrics": detailed,
+        "running": tidy(running),
+        "waiting": tidy(waiting),
     }
 
 
-@lru_cache(maxsize=1024)  # hundreds of servers are asked less often than a dashboard looks
-def _seen(pool: Pool, scrape: Scrape) -> tuple[str | None, Mapping[str, float | None]]:
-    """Return when a server told its figures, and these."""
-    return timestamp(pool.wall() - (pool.monotonic() - scrape.at)), _detailed(scrape.sample)
+def told(pool: Pool, backend: Backend) -> dict[str, object]:
+    """Return what a server itself said last, and when it was heard of."""
+    scrape = backend.scrape
+    if scrape is None:
+        return {"last_updated": timestamp(backend.health.last_check), "detailed_metrics": _NOTHING}
+    at = pool.wall() - (pool.monotonic() - scrape.at)
+    return {"last_updated": timestamp(at), "detailed_metrics": _detailed(scrape.sample)}
 
 
 def _detailed(sample: Sample) -> Mapping[str, float | None]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mvllm_router import __version__
+from mvllm_router.api.entries import Written
 from mvllm_router.api.health import timestamp
-from mvllm_router.api.load_stats import summary
 from mvllm_router.auth import Holder
 from mvllm_router.histogram import SECONDS, quantile
 from mvllm_router.pool import Pool
@@ -30,7 +30,7 @@ class About:
 def snapshot_document(
     pool: Pool,
     about: About,
-    servers: Sequence[object],
+    written: Written,
     waiting: Waiting,
     draining: bool,
     keys: Iterable[Holder] = (),
@@ -39,7 +39,7 @@ def snapshot_document(
     """Return the state of the router, of each server and of each client's key now.
 
     Args:
-        servers: the entry of each, see `entries`.
+        written: what is said of the servers.
         waiting: how many requests the router holds until a server has room.
         draining: the router is stopping.
         live_changes: how many changes of the admin API are not in the file.
@@ -58,8 +58,8 @@ def snapshot_document(
         "queued": waiting.all,
         "queued_by_priority": waiting.by_rank,
         "requests": _requests(pool),
-        "servers": servers,
-        "summary": summary(pool),
+        "servers": written.servers,
+        "summary": written.summary,
         "keys": [_key(holder, waiting.by_key.get(holder.name, 0)) for holder in keys],
         "requests_number": pool.requests.newest,
         "ttft_seconds": _ttft_of_all(pool),

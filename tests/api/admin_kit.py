@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 
+from mvllm_router.api.entries import Entries, Written
 from mvllm_router.config import load
 from mvllm_router.server import Router
 
@@ -62,3 +63,13 @@ def with_file(path: Path, text: str) -> Router:
     """Return a router, not started, with a file of this text."""
     path.write_text(text, encoding="utf-8")
     return Router(load(path, environ={}), lambda: load(path, environ={}))
+
+
+def written(entries: Entries) -> Written:
+    """Write the entries of a few servers, without an event loop."""
+    try:
+        entries.write({}).send(None)
+    except StopIteration as done:
+        shown: Written = done.value
+        return shown
+    raise AssertionError("it waited for others")

@@ -6,12 +6,14 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import pytest
+from admin_kit import written
 from pool_kit import Clock, add_up, new_pool, open_circuit, refuse, scraped
 from support import StartRouter, StartSim
 
 from mvllm_router import __version__
-from mvllm_router.api.entries import entries, server_entry
+from mvllm_router.api.entries import Entries, Written, server_entry
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.snapshot import About, snapshot_document
 from mvllm_router.auth import Holder
@@ -26,10 +28,8 @@ ABOUT = About("http://127.0.0.1:8888", "least_load", "servers.toml", started=1_6
 
 
 def document(pool: Pool, *, waiting: Waiting = NOBODY, draining: bool = False) -> dict[str, Any]:
-    servers = [server_entry(pool, backend) for backend in pool.backends.values()]
-    shown = snapshot_document(pool, ABOUT, servers, waiting, draining)
-    text = json.dumps(shown, allow_nan=False)
-    read: dict[str, Any] = json.loads(text)
+    shown = snapshot_document(pool, ABOUT, written(Entries(pool)), waiting, draining)
+    read: dict[str, Any] = json.loads(msgspec.json.encode(shown))
     return read
 
 
@@ -67,7 +67,9 @@ def test_it_says_what_each_key_has_had_and_nothing_secret() -> None:
             alice.admit("m")
     alice.release()
     alice.used(5, 7)
-    shown = snapshot_document(pool, ABOUT, [], Waiting(1, {"alice": 1}, {}), False, [alice])
+    shown = snapshot_document(
+        pool, ABOUT, Written([], {}), Waiting(1, {"alice": 1}, {}), False, [alice]
+    )
     assert shown["keys"] == [
         {
             "name": "alice",
@@ -238,10 +240,11 @@ async def test_hundreds_of_servers_do_not_keep_others_from_their_turn() -> None:
             await asyncio.sleep(0)
 
     running = asyncio.create_task(other())
-    written = await entries(pool, {"s0": {"memory_bytes": 5}})
+    shown = await Entries(pool).write({"s0": {"memory_bytes": 5}})
     running.cancel()
     assert turns >= 3
-    first, *others = [json.loads(bytes(one)) for one in written]
+    first, *others = [json.loads(bytes(one)) for one in shown.servers]
     assert first.pop("memory_bytes") == 5
     assert first == json.loads(json.dumps(server_entry(pool, pool.backends["s0"])))
     assert [one["name"] for one in others] == [f"s{number}" for number in range(1, 200)]
+    assert shown.summary["total_servers"] == 200

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from docs_text import all_text, commands, first_cells, section, text_of
 
-from mvllm_router.api.entries import server_entry
+from mvllm_router.api.entries import Written, server_entry
 from mvllm_router.api.health import health_document, server_models_document
 from mvllm_router.api.load_stats import load_stats_document
 from mvllm_router.api.snapshot import About, snapshot_document
@@ -80,11 +80,12 @@ def test_every_key_of_each_document_is_described() -> None:
     waiting = Queue[None]().waiting()
     memory = {"memory_bytes": 1, "gpu_memory_bytes": 1}
     servers = [server_entry(pool, backend) | memory for backend in pool.backends.values()]
+    written = Written(servers, {})
     documents = {
         "/health": health_document(pool, Settings()),
         "/load-stats": load_stats_document(pool),
         "/server-models": server_models_document(pool),
-        "/router/snapshot": snapshot_document(pool, about, servers, waiting, False, [key], 0),
+        "/router/snapshot": snapshot_document(pool, about, written, waiting, False, [key], 0),
     }
     common = set(keys(documents["/load-stats"]))
     for path, document in documents.items():
