@@ -93,6 +93,11 @@ class Recent:
         self.quantiles()
         return self._below
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether what it has found holds until the next copy."""
+        return self._found is not None and self._below[-1] >= _MANY
+
     def quantiles(self) -> Mapping[str, float | None]:
         """Return `p50` and `p99` of these; None where there are none."""
         histogram = self._histogram

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
+from msgspec.structs import asdict
 
-from mvllm_router.api.load_stats import figures, identity, rounded, summary, told
+from mvllm_router.api.load_stats import Figures, figures, identity, rounded, summary, told
 from mvllm_router.pool import Backend, Pool
 from mvllm_router.pool.circuit import Circuit
 from mvllm_router.pool.load import Load
@@ -49,17 +50,17 @@ class Entries:
             load = backend.load(now)
             loads.append(load)
             up += backend.is_up
-            more = memory.get(backend.name) if memory else None
-            servers.append(msgspec.Raw(self._entry(backend, load, now, more)))
+            entry = self._entry(backend, load, now)
+            if memory and (takes := memory.get(backend.name)):
+                entry = b"%b,%b" % (entry[:-1], _write(takes)[1:])
+            servers.append(msgspec.Raw(entry))
             if not len(servers) % _AT_ONCE:
                 await asyncio.sleep(0)
         if len(self._kept) > len(servers):
             self._kept = {one: kept for one, kept in self._kept.items() if not one.removed}
         return Written(servers, summary(loads, up))
 
-    def _entry(
-        self, backend: Backend, load: Load, now: float, more: Mapping[str, object] | None
-    ) -> bytes:
+    def _entry(self, backend: Backend, load: Load, now: float) -> bytes:
         kept = self._kept.get(backend)
         if kept is None:
             kept = self._kept[backend] = _Kept()
@@ -72,29 +73,40 @@ class Entries:
         if heard is not kept.told_made_from:
             kept.told_made_from = heard
             kept.told = _write(told(self._pool, backend))[1:-1]
+        quantiles = backend.stats.quantiles()
+        if quantiles is not kept.times_made_from:
+            kept.times_made_from = quantiles
+            kept.times = _write(_times(quantiles))[1:-1]
         changing = _changing(backend, load, state, now)
-        if more:
-            changing |= more
-        return b"%b,%b,%b" % (kept.standing, kept.told, _write(changing)[1:])
+        return b"%b,%b,%b,%b" % (kept.standing, kept.told, kept.times, _write(changing)[1:])
 
 
 class _Kept:
-    """Two parts of an entry as JSON without braces, and what they were written from."""
+    """Parts of an entry as JSON, and what each was written from."""
 
-    __slots__ = ("standing", "standing_made_from", "told", "told_made_from")
+    __slots__ = (
+        "standing",
+        "standing_made_from",
+        "times",
+        "times_made_from",
+        "told",
+        "told_made_from",
+    )
 
     def __init__(self) -> None:
-        self.standing = self.told = b""
+        self.standing = self.told = self.times = b""
         self.standing_made_from: tuple[object, ...] = ()
-        self.told_made_from: object = self  # of nothing yet
+        self.told_made_from: object = self  # not even None yet
+        self.times_made_from: object = None
 
 
 def server_entry(pool: Pool, backend: Backend) -> dict[str, object]:
     """Return all that is known of one server now."""
     now = pool.monotonic()
     state = backend.condition(now)
-    changing = _changing(backend, backend.load(now), state, now)
-    return _standing(backend, state, now) | told(pool, backend) | changing
+    changing = asdict(_changing(backend, backend.load(now), state, now))
+    times = _times(backend.stats.quantiles())
+    return _standing(backend, state, now) | told(pool, backend) | times | changing
 
 
 def _standing_made_from(backend: Backend, state: str, now: float) -> tuple[object, ...]:
@@ -132,23 +144,39 @@ def _standing(backend: Backend, state: str, now: float) -> dict[str, object]:
     }
 
 
-def _changing(backend: Backend, load: Load, state: str, now: float) -> dict[str, object]:
-    """Return what time and each request change."""
-    stats, scrape, lately = backend.stats, backend.scrape, backend.stats.lately
-    return figures(backend, load) | {
-        "state_seconds": _seconds(now - backend.since(state)),
-        "sample_age_seconds": _seconds(now - scrape.at) if scrape else None,
-        "resting_seconds": _seconds(backend.rest.until - now),
-        "requests": sum(stats.requests.values()),
-        "errors": sum(stats.failures.values()),
-        "retries": sum(stats.retries.values()),
-        "prompt_tokens": stats.prompt_tokens,
-        "completion_tokens": stats.completion_tokens,
-        "tokens_out": stats.tokens_out,
-        "ttft_seconds": lately["ttft"].quantiles(),
-        "inter_token_seconds": lately["inter_token"].quantiles(),
-        "duration_seconds": lately["duration"].quantiles(),
-    }
+class _Changing(Figures, gc=False):
+    """What time and each request change."""
+
+    state_seconds: float
+    sample_age_seconds: float | None
+    resting_seconds: float
+    requests: int
+    errors: int
+    retries: int
+    prompt_tokens: int
+    completion_tokens: int
+    tokens_out: int
+
+
+def _changing(backend: Backend, load: Load, state: str, now: float) -> _Changing:
+    stats, scrape = backend.stats, backend.scrape
+    return _Changing(
+        *figures(backend, load),
+        _seconds(now - backend.since(state)),
+        _seconds(now - scrape.at) if scrape else None,
+        _seconds(backend.rest.until - now),
+        sum(stats.requests.values()),
+        sum(stats.failures.values()),
+        sum(stats.retries.values()),
+        stats.prompt_tokens,
+        stats.completion_tokens,
+        stats.tokens_out,
+    )
+
+
+def _times(quantiles: Mapping[str, Mapping[str, float | None]]) -> dict[str, object]:
+    """Return how long requests took lately."""
+    return {f"{name}_seconds": found for name, found in quantiles.items()}
 
 
 def _circuit(circuit: Circuit, now: float) -> dict[str, object]:

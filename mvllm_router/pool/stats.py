@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from mvllm_router.histogram import Histogram, Recent
 
@@ -38,7 +39,9 @@ class BackendStats:
     """Counts of one backend since it joined the pool."""
 
     __slots__ = (
+        "_is_settled",
         "_most_tokens",
+        "_quantiles",
         "completion_tokens",
         "duration",
         "events",
@@ -71,6 +74,8 @@ class BackendStats:
             name: Recent(getattr(self, name), _NOTES)
             for name in ("ttft", "inter_token", "duration")
         }
+        self._quantiles: Mapping[str, Mapping[str, float | None]] = {}
+        self._is_settled = False  # `_quantiles` hold until the next note
         # What usage figures add to `events`, once an answer is whole; an answer that has fewer
         # tokens than events takes some away.
         self.told_tokens = 0
@@ -83,6 +88,19 @@ class BackendStats:
         """Look back on this moment, too; it is called every `NOTE_EVERY` seconds."""
         for recent in self.lately.values():
             recent.note()
+        self._is_settled = False
+
+    def quantiles(self) -> Mapping[str, Mapping[str, float | None]]:
+        """Return `p50` and `p99` of each of `lately`, by name, in seconds.
+
+        It is the same object for as long as nothing has changed.
+        """
+        if not self._is_settled:
+            found = {name: recent.quantiles() for name, recent in self.lately.items()}
+            if found != self._quantiles:
+                self._quantiles = found
+            self._is_settled = all(recent.is_settled for recent in self.lately.values())
+        return self._quantiles
 
     @property
     def tokens_out(self) -> int:
