@@ -37,7 +37,6 @@ from proxies import (
     Running,
     Start,
     backends,
-    dashboard,
     is_here,
     router,
     router_with_key,
@@ -139,19 +138,6 @@ def scraped(measure: Callable[[Running, float], Figures]) -> Callable[[Running, 
     return measured
 
 
-def watched(measure: Callable[[Running, float], Figures]) -> Callable[[Running, float], Figures]:
-    """Measure while a dashboard shows the router, once a second."""
-
-    def measured(proxy: Running, seconds: float) -> Figures:
-        with dashboard(proxy.url) as process:
-            before, begun = cpu_seconds(process.pid), time.monotonic()
-            figures = measure(proxy, seconds)
-            used = cpu_seconds(process.pid) - before
-            return {**figures, "dashboard %": 100 * used / (time.monotonic() - begun)}
-
-    return measured
-
-
 @dataclass(frozen=True)
 class What:
     """Something to measure: how, in front of how many backends, and for the router alone or not."""
@@ -183,14 +169,6 @@ WHATS = {
     "512": What("small, 512 backends", _SMALL, "us", 512, router),
     "key": What("small, with keys", _SMALL, "us", 1, router_with_key),
     "scraped": What("small, while /metrics is read", scraped(_SMALL), "us", 1, router),
-    "watched": What("small, with the dashboard", watched(_SMALL), "us", 1, router),
-    "watched latency": What(
-        "p99 at 1,000 requests a second, with the dashboard",
-        watched(latency(1000)),
-        "p99 ms",
-        1,
-        router,
-    ),
 }
 
 
