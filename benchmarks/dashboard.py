@@ -6,7 +6,8 @@
 
 Headless: what a terminal takes to show it is not in it. At one refresh a second, 100 ms are 10 % of
 one core. Before that, what a refresh costs the router itself: the snapshot of servers that stand
-still, and of those where two requests a second end.
+still, and of those where two requests a second end; with a second's share of looking back, since
+the times of the last minute are worked out then for who asks for them.
 """
 
 from __future__ import annotations
@@ -70,14 +71,14 @@ class Served:
             self.pool.health(backend, lambda health: health.check_passed(time.time(), 0.01))
             self.pool.told_models(backend, {"qwen3-8b": {}})
         for second in range(70):
-            self.serve(second)
+            self.serve()
+            self.note(second)
         for second in range(round(NOTE_EVERY)):
             self.scrape(second)
 
-    def serve(self, second: int) -> None:
+    def serve(self) -> None:
         """Let two requests end at each server."""
-        every = round(NOTE_EVERY)
-        for number, backend in enumerate(self.pool.backends.values()):
+        for backend in self.pool.backends.values():
             stats = backend.stats
             for _ in range(2):
                 stats.requests[200] += 1
@@ -85,8 +86,12 @@ class Served:
                 stats.ttft.observe(self._random.random())
                 stats.inter_token.observe(self._random.random() / 20)
                 stats.duration.observe(self._random.random() * 10)
-            if number % every == second % every:
-                stats.note()
+
+    def note(self, second: int) -> None:
+        """Look back on the moment for a part of the servers, as the router does."""
+        every = round(NOTE_EVERY)
+        for backend in list(self.pool.backends.values())[second % every :: every]:
+            backend.stats.lately.note()
 
     def scrape(self, second: int) -> None:
         """Read the metrics of a hundred servers a second, as the router does, of all if few."""
@@ -104,9 +109,10 @@ def snapshot_ms(count: int, rounds: int, *, busy: bool) -> float:
     loop, entries = asyncio.new_event_loop(), Entries(served.pool)
     for second in range(rounds):
         if busy:
-            served.serve(second)
+            served.serve()
         served.scrape(second)
         begun = time.thread_time()
+        served.note(second)
         written = loop.run_until_complete(entries.write({}))
         msgspec.json.encode(snapshot_document(served.pool, about, written, NOBODY_WAITS, False))
         spent.append(time.thread_time() - begun)

@@ -203,7 +203,7 @@ class Router:
         self._noted = (self._noted + 1) % NOTE_GROUPS
         for backend in self.pool.backends.values():
             if hash(backend.name) % NOTE_GROUPS == self._noted:
-                backend.stats.note()
+                backend.stats.lately.note()
         return NOTE_EVERY / NOTE_GROUPS
 
     # --- reloading

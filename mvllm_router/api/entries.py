@@ -12,6 +12,7 @@ from msgspec.structs import asdict
 from mvllm_router.api.load_stats import Figures, figures, identity, rounded, summary, told
 from mvllm_router.pool import Backend, Pool
 from mvllm_router.pool.circuit import Circuit
+from mvllm_router.pool.lately import Quantiles
 from mvllm_router.pool.load import Load
 
 # Servers after which others get their turn: a dashboard asks once a second.
@@ -73,7 +74,7 @@ class Entries:
         if heard is not kept.told_made_from:
             kept.told_made_from = heard
             kept.told = _write(told(self._pool, backend))[1:-1]
-        quantiles = backend.stats.quantiles()
+        quantiles = backend.stats.lately.quantiles()
         if quantiles is not kept.times_made_from:
             kept.times_made_from = quantiles
             kept.times = _write(_times(quantiles))[1:-1]
@@ -105,7 +106,7 @@ def server_entry(pool: Pool, backend: Backend) -> dict[str, object]:
     now = pool.monotonic()
     state = backend.condition(now)
     changing = asdict(_changing(backend, backend.load(now), state, now))
-    times = _times(backend.stats.quantiles())
+    times = _times(backend.stats.lately.quantiles())
     return _standing(backend, state, now) | told(pool, backend) | times | changing
 
 
@@ -174,7 +175,7 @@ def _changing(backend: Backend, load: Load, state: str, now: float) -> _Changing
     )
 
 
-def _times(quantiles: Mapping[str, Mapping[str, float | None]]) -> dict[str, object]:
+def _times(quantiles: Mapping[str, Quantiles]) -> dict[str, object]:
     """Return how long requests took lately."""
     return {f"{name}_seconds": found for name, found in quantiles.items()}
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
-from mvllm_router.histogram import Histogram, Recent
+from mvllm_router.histogram import Histogram
+from mvllm_router.pool.lately import Lately
 
-# Seconds between the moments that `BackendStats.note` is called at, and how many it looks back on:
+# Seconds between the moments that `Lately.note` is called at, and how many it looks back on:
 # "lately" is the last 60 to 65 seconds.
 NOTE_EVERY = 5.0
 # Groups of backends whose moments differ: what follows from a note is not worked out for hundreds
@@ -39,9 +39,7 @@ class BackendStats:
     """Counts of one backend since it joined the pool."""
 
     __slots__ = (
-        "_is_settled",
         "_most_tokens",
-        "_quantiles",
         "completion_tokens",
         "duration",
         "events",
@@ -70,12 +68,9 @@ class BackendStats:
         self.prompt_tokens = 0  # as the servers' own usage figures say
         self.completion_tokens = 0
         # The same histograms, by name, as of the last minute.
-        self.lately = {
-            name: Recent(getattr(self, name), _NOTES)
-            for name in ("ttft", "inter_token", "duration")
-        }
-        self._quantiles: Mapping[str, Mapping[str, float | None]] = {}
-        self._is_settled = False  # `_quantiles` hold until the next note
+        self.lately = Lately(
+            _NOTES, ttft=self.ttft, inter_token=self.inter_token, duration=self.duration
+        )
         # What usage figures add to `events`, once an answer is whole; an answer that has fewer
         # tokens than events takes some away.
         self.told_tokens = 0
@@ -83,24 +78,6 @@ class BackendStats:
         self.whole_events = 0
         self.whole_tokens = 0
         self._most_tokens = 0
-
-    def note(self) -> None:
-        """Look back on this moment, too; it is called every `NOTE_EVERY` seconds."""
-        for recent in self.lately.values():
-            recent.note()
-        self._is_settled = False
-
-    def quantiles(self) -> Mapping[str, Mapping[str, float | None]]:
-        """Return `p50` and `p99` of each of `lately`, by name, in seconds.
-
-        It is the same object for as long as nothing has changed.
-        """
-        if not self._is_settled:
-            found = {name: recent.quantiles() for name, recent in self.lately.items()}
-            if found != self._quantiles:
-                self._quantiles = found
-            self._is_settled = all(recent.is_settled for recent in self.lately.values())
-        return self._quantiles
 
     @property
     def tokens_out(self) -> int:

@@ -126,8 +126,8 @@ def test_times_are_those_of_the_last_minute() -> None:
     old.stats.ttft.observe(0.2)
     busy.stats.ttft.observe(100.0)
     for _ in range(13):
-        old.stats.note()
-        busy.stats.note()
+        old.stats.lately.note()
+        busy.stats.lately.note()
     assert document(pool)["ttft_seconds"] == {"p50": None, "p99": None}
     busy.stats.ttft.observe(0.2)
     shown = document(pool)
