@@ -92,6 +92,8 @@ def did_you_mean(word: str, known: Sequence[str]) -> str | None:
 
 def printable(text: str) -> str:
     """`text` with all that a terminal would act on, or not show, written as an escape."""
+    if text.isprintable():  # nearly always, and a dashboard asks thousands of times a second
+        return text
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
