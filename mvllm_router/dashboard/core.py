@@ -7,10 +7,12 @@ import signal
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from rich.markup import escape
 from textual.app import App
+from textual.notifications import Notification, Notify
 from textual.screen import Screen
 
 from mvllm_router.dashboard.board import Board
@@ -20,6 +22,9 @@ from mvllm_router.dashboard.link import Link
 from mvllm_router.dashboard.log import Log
 from mvllm_router.dashboard.source import Source
 from mvllm_router.dashboard.widgets.table import ServerTable
+
+# Textual 1 reads every message as Rich's markup; those after it read none unless they are told to.
+_READS_MARKUP = "markup" not in {field.name for field in fields(Notification)}
 
 
 class Core(App[None]):
@@ -112,8 +117,12 @@ class Core(App[None]):
 
     def tell(self, message: str, *, is_error: bool = False) -> None:
         """Show a message for a moment."""
-        severity = "error" if is_error else "information"
-        self.notify(escape(message), severity=severity, timeout=8 if is_error else 4)  # type: ignore[arg-type]
+        told = Notification(
+            escape(message) if _READS_MARKUP else message,
+            severity="error" if is_error else "information",
+            timeout=8 if is_error else 4,
+        )
+        self.post_message(Notify(told))
 
     def record(self, server: str, message: str) -> None:
         """Add a line of a person's own to the events."""

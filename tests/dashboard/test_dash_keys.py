@@ -378,6 +378,14 @@ async def test_what_the_router_refuses_is_said_in_its_words() -> None:
         assert "not done" in running.text()
 
 
+@pytest.mark.parametrize("words", ['`[A="x` is wrong', "no key [A], [_]", "[/x] [b]no[/b] \\[a]"])
+async def test_a_message_is_shown_as_it_is_whatever_brackets_it_has(words: str) -> None:
+    async with dashboard() as running:
+        running.app.tell(words)
+        await running.settle()
+        assert words in running.text()
+
+
 @pytest.mark.parametrize("key", WRITING)
 async def test_read_only_refuses_whatever_changes_the_router(key: str) -> None:
     async with dashboard(read_only=True) as running:
