@@ -8,9 +8,12 @@ from typing import Any
 from urllib.parse import quote
 
 from mvllm_router.dashboard.document import Document, look_up, number
+from mvllm_router.dashboard.lines import cut
 
 _WEIGHT_STEP = 0.1
 _LEAST_WEIGHT = 0.01
+_DIGITS = 9  # of a number of requests: int() itself fails at some thousand
+_QUOTED = 24  # columns of what was typed that a message shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,8 @@ def _writing(write: bool) -> dict[str, Any]:
 
 
 def _count(typed: str) -> int:
-    if not typed.isdecimal() or int(typed) < 1:
-        raise Mistyped(f"`{typed}` is no number of requests: 1 or more")
+    if not typed.isdecimal() or len(typed) > _DIGITS or int(typed) < 1:
+        raise Mistyped(f"`{cut(typed, _QUOTED)}` is no number of requests: 1 or more")
     return int(typed)
 
 
@@ -116,7 +119,7 @@ def _weight(typed: str) -> float:
     except ValueError:
         weight = 0.0
     if not 0 < weight < float("inf"):
-        raise Mistyped(f"`{typed}` is no weight: a number above 0")
+        raise Mistyped(f"`{cut(typed, _QUOTED)}` is no weight: a number above 0")
     return weight
 
 

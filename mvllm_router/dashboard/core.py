@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from rich.markup import escape
+from rich.traceback import Traceback
 from textual.app import App
 from textual.notifications import Notification, Notify
 from textual.screen import Screen
@@ -80,6 +81,10 @@ class Core(App[None]):
             self.hung_up = True
             self._on_hang_up()
             self.exit()
+
+    def _fatal_error(self) -> None:
+        """End with a traceback that has no values in it: keys are among them."""
+        self.panic(Traceback(show_locals=False))
 
     @abstractmethod
     def show(self) -> None:

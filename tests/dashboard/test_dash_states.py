@@ -10,6 +10,7 @@ from support import until
 
 from mvllm_router.client import NotAuthorised, Unreachable
 from mvllm_router.dashboard import panes
+from mvllm_router.dashboard.app import Dashboard
 from mvllm_router.dashboard.screens.dialog import Dialog
 from mvllm_router.dashboard.screens.reader import Details
 
@@ -153,6 +154,22 @@ async def test_a_router_that_has_ended_says_so_with_its_last_words() -> None:
         assert "it broke" in running.text()
         await running.pilot.press("q")
         assert running.app.left_on_purpose
+
+
+async def test_a_dashboard_that_fails_says_where_and_no_value(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(app: Dashboard) -> None:
+        key = "sk-" + "TOPSECRET"
+        raise RuntimeError(f"it broke with {len(key)} signs")
+
+    monkeypatch.setattr(Dashboard, "action_help", fail)
+    with pytest.raises(RuntimeError):
+        async with dashboard() as running:
+            await running.pilot.press("question_mark")
+    printed = capsys.readouterr().err
+    assert "it broke with 12 signs" in printed
+    assert "TOPSECRET" not in printed.replace('"sk-" + "TOPSECRET"', "")
 
 
 async def test_leaving_asks_while_requests_run_on_a_router_that_would_stop() -> None:
