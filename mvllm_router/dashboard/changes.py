@@ -32,24 +32,25 @@ class Mistyped(ValueError):
     """What was typed is no such value; the message says what is expected."""
 
 
-def _path(name: str) -> str:
+def path_of(name: str) -> str:
+    """Return the route of a server."""
     return f"/router/backends/{quote(name, safe='')}"
 
 
 def drain(name: str) -> Change:
     body = {"state": "drain"}
-    return Change("PATCH", _path(name), body, "gets no new requests; those that run finish", name)
+    return Change("PATCH", path_of(name), body, "gets no new requests; those that run finish", name)
 
 
 def enable(name: str) -> Change:
-    return Change("PATCH", _path(name), {"state": "enabled"}, "takes requests again", name)
+    return Change("PATCH", path_of(name), {"state": "enabled"}, "takes requests again", name)
 
 
 def weigh(name: str, server: Document, steps: int) -> Change:
     """Raise or lower a weight by tenths; it stays above nothing."""
-    weight = (number(server, "weight") or 1.0) + steps * _WEIGHT_STEP
-    weight = max(_LEAST_WEIGHT, round(weight, 2))
-    return Change("PATCH", _path(name), {"weight": weight}, f"has the weight {weight:g}", name)
+    before = number(server, "weight") or 1.0
+    weight = max(min(before, _LEAST_WEIGHT), round(before + steps * _WEIGHT_STEP, 2))
+    return Change("PATCH", path_of(name), {"weight": weight}, f"has the weight {weight:g}", name)
 
 
 def resize(name: str, server: Document, values: Mapping[str, str], *, write: bool) -> Change:
@@ -73,7 +74,7 @@ def resize(name: str, server: Document, values: Mapping[str, str], *, write: boo
     body |= _writing(write)
     match = look_up(server, "etag")
     tag = match if isinstance(match, str) else None
-    return Change("PATCH", _path(name), body, f"has {' and '.join(words)}", name, tag)
+    return Change("PATCH", path_of(name), body, f"has {' and '.join(words)}", name, tag)
 
 
 def add(values: Mapping[str, str], *, write: bool) -> Change:
@@ -96,7 +97,7 @@ def add(values: Mapping[str, str], *, write: bool) -> Change:
 
 
 def remove(name: str, *, write: bool) -> Change:
-    return Change("DELETE", _path(name), _writing(write), "was removed", name)
+    return Change("DELETE", path_of(name), _writing(write), "was removed", name)
 
 
 def reload() -> Change:

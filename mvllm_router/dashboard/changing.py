@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from mvllm_router.client import NotAuthorised, Refused, Unreachable
 from mvllm_router.config.problems import printable
@@ -12,11 +14,16 @@ from mvllm_router.dashboard.changes import Change, Mistyped
 from mvllm_router.dashboard.document import Document, number, text
 from mvllm_router.dashboard.looking import Looking
 from mvllm_router.dashboard.screens.dialog import Answer, Dialog, Field
-from mvllm_router.dashboard.source import hint_for
+from mvllm_router.dashboard.source import Source, hint_for
 
 
 class Changing(Looking):
     """Drain, enable, weight, capacity, add, remove, reload."""
+
+    def __init__(self, source: Source, **more: Any) -> None:
+        """For the arguments see `Core`."""
+        super().__init__(source, **more)
+        self._turn = asyncio.Lock()  # changes go out one after the other, as they were asked for
 
     def action_drain(self) -> None:
         self._to_chosen(self.action_drain_of)
@@ -43,9 +50,14 @@ class Changing(Looking):
             self._do(changes.enable(name))
 
     def action_weigh(self, steps: int) -> None:
-        server = self.chosen_server()
-        if server is not None and not self._is_refused():
-            self._do(changes.weigh(text(server, "name"), server, steps))
+        self._to_chosen(lambda name: self._weigh(name, steps))
+
+    def _weigh(self, name: str, steps: int) -> None:
+        async def change() -> Change:  # from what the weight is by then, and not in the picture
+            return changes.weigh(name, await self.source.get(changes.path_of(name)), steps)
+
+        if not self._is_refused():
+            self._in_turn(name, change)
 
     def action_capacity(self) -> None:
         server = self.chosen_server()
@@ -118,16 +130,27 @@ class Changing(Looking):
         self.push_screen(dialog, answered)
 
     def _do(self, change: Change) -> None:
-        self.run_worker(self._send(change), group="change")
+        async def made() -> Change:
+            return change
 
-    async def _send(self, change: Change) -> None:
+        self._in_turn(change.server, made)
+
+    def _in_turn(self, server: str, make: Callable[[], Awaitable[Change]]) -> None:
+        self.run_worker(self._send(server, make), group="change")
+
+    async def _send(self, server: str, make: Callable[[], Awaitable[Change]]) -> None:
+        """Make a change when its turn comes, and tell what it came to."""
         try:
-            answer = await self.source.send(change.method, change.path, change.body, change.match)
+            async with self._turn:
+                change = await make()
+                answer = await self.source.send(
+                    change.method, change.path, change.body, change.match
+                )
         except (Unreachable, NotAuthorised, Refused) as error:
             hint = hint_for(error)
             words = printable(str(error)) + (f" ({hint})" if hint else "")
-            self.tell(f"{change.server} {words}".strip(), is_error=True)
-            self.record(change.server, f"not done: {words}")
+            self.tell(f"{server} {words}".strip(), is_error=True)
+            self.record(server, f"not done: {words}")
         else:
             words = printable(changes.outcome(change, answer))
             self.tell(words)

@@ -203,6 +203,7 @@ class FakeRouter:
         self.second = 0
         self.requests = REQUESTS
         self.logs: dict[str, list[str]] = {}  # of servers that it has started
+        self.weights: dict[str, float] = {}  # that were changed; the snapshot tells them later
         self.sent: list[tuple[str, str, Mapping[str, Any]]] = []
         self.matches: list[str | None] = []
         self.asked: list[str] = []
@@ -227,6 +228,8 @@ class FakeRouter:
             return snapshot(self.second, self.count, **self.more)
         if route.startswith("logs/"):
             return self._log(route.removeprefix("logs/"), int(path.rpartition("=")[2]))
+        if route.startswith("backends/"):
+            return {"weight": self.weights.get(route.removeprefix("backends/"), 1.0)}
         answers: dict[str, Document] = {
             "requests": {"requests": self.requests, "newest": 6},
             "events": {"events": EVENTS, "newest": 4},
@@ -248,8 +251,11 @@ class FakeRouter:
             return EXPLAINED
         self.sent.append((method, path, body))
         self.matches.append(match)
+        await self.answers.wait()
         if self.refusal is not None:
             raise self.refusal
+        if "weight" in body:
+            self.weights[path.rpartition("/")[2]] = body["weight"]
         return {"changed": {"added": ["gpu-09"]}} if path == "/router/reload" else {"state": "up"}
 
     async def close(self) -> None:

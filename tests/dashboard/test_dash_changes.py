@@ -16,6 +16,8 @@ def test_names_are_quoted_in_paths() -> None:
 def test_a_weight_goes_in_tenths_and_stays_above_nothing() -> None:
     assert changes.weigh("a", server(0, weight=1.0), 1).body == {"weight": 1.1}
     assert changes.weigh("a", server(0, weight=0.1), -1).body == {"weight": 0.01}
+    assert changes.weigh("a", server(0, weight=0.004), -1).body == {"weight": 0.004}
+    assert changes.weigh("a", server(0, weight=0.004), 1).body == {"weight": 0.1}
 
 
 def test_only_what_was_changed_is_sent_with_the_state_it_is_meant_for() -> None:

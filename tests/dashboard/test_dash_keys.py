@@ -316,7 +316,26 @@ async def test_draining_the_last_server_of_a_model_asks_once() -> None:
 async def test_plus_and_minus_change_the_weight() -> None:
     async with dashboard() as running:
         await running.press("plus", "minus")
-        assert [body for _, _, body in running.router.sent] == [{"weight": 1.1}, {"weight": 0.9}]
+        assert [body for _, _, body in running.router.sent] == [{"weight": 1.1}, {"weight": 1.0}]
+
+
+async def test_every_press_of_plus_counts_however_quickly_they_come() -> None:
+    async with dashboard() as running:
+        running.router.answers.clear()
+        await running.pilot.press(*["plus"] * 5)
+        running.router.answers.set()
+        await running.settle()
+        assert running.router.weights == {"gpu-00": 1.5}
+
+
+async def test_changes_go_out_one_after_the_other() -> None:
+    async with dashboard() as running:
+        running.router.answers.clear()
+        await running.pilot.press("d", "e")
+        assert [body for _, _, body in running.router.sent] == [{"state": "drain"}]
+        running.router.answers.set()
+        await running.settle()
+        assert [body["state"] for _, _, body in running.router.sent] == ["drain", "enabled"]
 
 
 async def test_the_capacity_is_typed_and_written_to_the_file() -> None:
