@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from dash_kit import FakeRouter, dashboard, request
+from dash_kit import FakeRouter, dashboard, request, server
+from support import until
 from textual.widgets import Input
 
 from mvllm_router.client import Refused
@@ -271,6 +272,16 @@ async def test_the_palette_finds_what_can_be_done_to_a_server() -> None:
         await running.pilot.pause(0.2)
         await running.settle()
         assert ("PATCH", "/router/backends/gpu-00", {"state": "drain"}) in running.router.sent
+
+
+async def test_brackets_in_the_name_of_a_server_are_shown_wherever_it_stands() -> None:
+    async with dashboard(FakeRouter(servers=[server(0, name="gpu[A]")])) as running:
+        for key, title in (("enter", "─ gpu[A] ─"), ("C", "─ Capacity of gpu[A] ─")):
+            await running.press(key)
+            assert title in running.text()
+            await running.press("escape")
+        await running.press("ctrl+p", *"gpu[A]")
+        await until(lambda: "Details of gpu[A]" in running.text())
 
 
 async def test_q_and_ctrl_c_leave() -> None:

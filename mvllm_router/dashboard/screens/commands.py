@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from rich.text import Text
 from textual.command import DiscoveryHit, Hit, Hits, Provider
 
 from mvllm_router.dashboard.columns import COLUMNS
@@ -45,12 +46,21 @@ class Commands(Provider):
 
     async def discover(self) -> Hits:
         for name, help, action in self._all():
-            yield DiscoveryHit(name, partial(self.app.run_action, action), help=help)
+            yield DiscoveryHit(Text(name), partial(self.app.run_action, action), help=help)
 
     async def search(self, query: str) -> Hits:
         matcher = self.matcher(query)
         for name, help, action in (*self._all(), *self._servers()):
-            score = matcher.match(name)
+            score, typed = matcher.fuzzy_search.match(query, name)
             if score > 0:
                 run = partial(self.app.run_action, action)
-                yield Hit(score, matcher.highlight(name), run, help=help)
+                yield Hit(score, _marked(name, typed), run, help=help)
+
+
+def _marked(name: str, typed: Sequence[int]) -> Text:
+    """Return a name with what was typed set off. Textual's own way would eat brackets in it."""
+    text = Text(name)
+    for offset in typed:
+        if not name[offset].isspace():
+            text.stylize("bold underline", offset, offset + 1)
+    return text

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rich.text import Text
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -70,7 +71,7 @@ class Dialog(ModalScreen["Answer | None"]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box") as box:
-            box.border_title = self._title
+            box.border_title = Text(self._title)  # no markup: names have brackets
             if self._text:
                 yield self._painted([*(plain(line) for line in self._text), EMPTY])
             for field in self._fields:

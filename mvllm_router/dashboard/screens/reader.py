@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
@@ -31,7 +32,7 @@ class Reader(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         page = Scrolled(id="page")
-        page.border_title = self._title
+        page.border_title = Text(self._title)  # no markup: names have brackets
         page.border_subtitle = "esc closes"
         yield page
 
