@@ -6,13 +6,13 @@ import asyncio
 import signal
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from typing import Any
 
 from rich.markup import escape
 from rich.traceback import Traceback
-from textual.app import App
+from textual.app import App, SystemCommand
 from textual.notifications import Notification, Notify
 from textual.screen import Screen
 
@@ -85,6 +85,12 @@ class Core(App[None]):
     def _fatal_error(self) -> None:
         """End with a traceback that has no values in it: keys are among them."""
         self.panic(Traceback(show_locals=False))
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        """Leave to the palette of Textual's own commands what is no key here: the theme."""
+        for command in super().get_system_commands(screen):
+            if command.callback == self.action_change_theme:
+                yield command
 
     @abstractmethod
     def show(self) -> None:

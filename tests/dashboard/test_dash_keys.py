@@ -274,6 +274,12 @@ async def test_the_palette_finds_what_can_be_done_to_a_server() -> None:
         assert ("PATCH", "/router/backends/gpu-00", {"state": "drain"}) in running.router.sent
 
 
+async def test_the_palette_has_of_textuals_own_commands_the_theme_alone() -> None:
+    async with dashboard() as running:
+        (command,) = running.app.get_system_commands(running.app.screen)
+        assert "theme" in command.title.lower()
+
+
 async def test_brackets_in_the_name_of_a_server_are_shown_wherever_it_stands() -> None:
     async with dashboard(FakeRouter(servers=[server(0, name="gpu[A]")])) as running:
         for key, title in (("enter", "─ gpu[A] ─"), ("C", "─ Capacity of gpu[A] ─")):
