@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from mvllm_router.dashboard.document import Document, look_up, number
+from mvllm_router.client import Refused
+from mvllm_router.config.problems import printable
+from mvllm_router.dashboard.document import Document, entries, look_up, number, text
 from mvllm_router.dashboard.lines import cut
 
 _WEIGHT_STEP = 0.1
@@ -133,6 +135,23 @@ def outcome(change: Change, answer: Document) -> str:
     if isinstance(written := look_up(answer, "written"), str):
         words += f"; written to {written}"
     return words
+
+
+def why_not(error: Exception) -> str:
+    """Say why a change was not made: the mistakes of a file in a line each, with their places."""
+    said = str(error).splitlines()
+    if len(said) > 1 and isinstance(error, Refused):
+        problems = entries(error.document, "problems")
+        said = [_placed(one) for one in problems if text(one, "label") != "warning"] or said
+    return "\n".join(map(printable, said))
+
+
+def _placed(problem: Document) -> str:
+    numbers = [number(problem, key) for key in ("line", "column")]
+    file = text(problem, "place").rpartition("/")[2]
+    place = ":".join([file, *(f"{n:.0f}" for n in numbers if n is not None)])
+    hint = text(problem, "hint")
+    return f"{place}: {text(problem, 'message')}" + (f" ({hint})" if hint else "")
 
 
 def _changed(changed: Mapping[str, Any]) -> str:

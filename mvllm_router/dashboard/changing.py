@@ -16,6 +16,8 @@ from mvllm_router.dashboard.looking import Looking
 from mvllm_router.dashboard.screens.dialog import Answer, Dialog, Field
 from mvllm_router.dashboard.source import Source, hint_for
 
+_TOLD = 3  # lines of an answer that a toast shows
+
 
 class Changing(Looking):
     """Drain, enable, weight, capacity, add, remove, reload."""
@@ -148,14 +150,21 @@ class Changing(Looking):
                 )
         except (Unreachable, NotAuthorised, Refused) as error:
             hint = hint_for(error)
-            words = printable(str(error)) + (f" ({hint})" if hint else "")
-            self.tell(f"{server} {words}".strip(), is_error=True)
+            words = changes.why_not(error) + (f" ({hint})" if hint else "")
+            self.tell(f"{server} {_first_lines(words)}".strip(), is_error=True)
             self.record(server, f"not done: {words}")
         else:
             words = printable(changes.outcome(change, answer))
             self.tell(words)
             self.record("", words)
         self.look_now()
+
+
+def _first_lines(words: str) -> str:
+    """Return as much as a toast has room for; all of it is in the events."""
+    lines = words.split("\n")
+    more = len(lines) - _TOLD
+    return "\n".join([*lines[:_TOLD], *([f"… and {more} more (2)"] if more > 0 else [])])
 
 
 def _some(models: list[str]) -> str:

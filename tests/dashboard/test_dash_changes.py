@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from dash_kit import server
 
+from mvllm_router.client import Refused
 from mvllm_router.dashboard import changes
 from mvllm_router.dashboard.changes import Mistyped
 
@@ -50,6 +51,21 @@ def test_a_server_is_added_with_what_was_filled_in() -> None:
     }
     with pytest.raises(Mistyped, match="address"):
         changes.add({"url": ""}, write=False)
+
+
+def test_the_mistakes_of_a_file_are_told_in_a_line_each_with_their_places() -> None:
+    problems = [
+        {"place": "/etc/servers.toml", "line": 13, "column": 6, "message": "Invalid\x1b value"},
+        {"place": "/etc/servers.toml", "line": 15, "label": "warning", "message": "old"},
+        {"place": "ROUTER_PORT", "line": None, "message": "no port", "hint": "1 to 65535"},
+    ]
+    refused = Refused("error: Invalid value\n --> servers.toml:13:6", 400, {"problems": problems})
+    assert changes.why_not(refused).splitlines() == [
+        "servers.toml:13:6: Invalid\\x1b value",
+        "ROUTER_PORT: no port (1 to 65535)",
+    ]
+    assert changes.why_not(Refused("one\ntwo", 400, {})) == "one\ntwo"
+    assert changes.why_not(Refused("no `url`", 400, {"problems": problems})) == "no `url`"
 
 
 def test_the_outcome_says_what_was_changed_and_where_it_was_written() -> None:

@@ -336,6 +336,17 @@ async def test_plus_and_minus_change_the_weight() -> None:
         assert [body for _, _, body in running.router.sent] == [{"weight": 1.1}, {"weight": 1.0}]
 
 
+async def test_a_refusal_with_many_mistakes_does_not_cover_the_screen() -> None:
+    router = FakeRouter()
+    mistakes = [{"place": "servers.toml", "line": n, "message": "wrong"} for n in range(20)]
+    router.refusal = Refused("error: wrong\n --> servers.toml", 400, {"problems": mistakes})
+    async with dashboard(router) as running:
+        await running.press("R", "y")
+        assert "servers.toml:2: wrong" in running.text()
+        assert "servers.toml:3: wrong" not in running.text()
+        assert "… and 17 more (2)" in running.text()
+
+
 async def test_every_press_of_plus_counts_however_quickly_they_come() -> None:
     async with dashboard() as running:
         running.router.answers.clear()

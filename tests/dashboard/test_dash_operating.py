@@ -142,6 +142,13 @@ async def test_a_reload_is_asked_for_and_told_of(router: Router, start_sim: Star
         await desk.until_shown("nothing has changed")
 
 
+async def test_a_reload_of_a_file_with_a_mistake_says_where_that_is(router: Router) -> None:
+    async with operating(router) as desk:
+        desk.file.write_text(desk.file.read_text() + 'x = [A="x", 2]\n')
+        await desk.press("R", "y", "2")
+        await desk.until_shown("not done: servers.toml:10:6: this is not valid TOML")
+
+
 async def test_the_config_tab_says_where_each_value_comes_from(router: Router) -> None:
     async with operating(router) as desk:
         await desk.press("4")
