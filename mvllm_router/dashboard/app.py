@@ -43,7 +43,7 @@ class Dashboard(Changing):
     COMMANDS: ClassVar = App.COMMANDS | {Commands}
     BINDINGS: ClassVar[list[BindingType]] = [
         *(
-            Binding(key.keys, key.action, key.word, show=False)
+            Binding(key.keys, key.action, key.word, show=False, priority=key.always)
             for key in KEYS
             if key.action != "command_palette"  # Textual has it
         ),

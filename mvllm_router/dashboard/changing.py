@@ -62,7 +62,7 @@ class Changing(Looking):
             self._in_turn(name, change)
 
     def action_capacity(self) -> None:
-        server = self.chosen_server()
+        server = self.board.server(self.chosen)
         if server is None or self._is_refused():
             return
         name = text(server, "name")
@@ -110,9 +110,8 @@ class Changing(Looking):
     # --- how it is done
 
     def _to_chosen(self, action: Callable[[str], None]) -> None:
-        row = self.table.chosen
-        if row is not None:
-            action(row.name)
+        if self.chosen:
+            action(self.chosen)
 
     def _is_refused(self) -> bool:
         """Say so where nothing may be changed."""

@@ -17,10 +17,11 @@ from textual.notifications import Notification, Notify
 from textual.screen import Screen
 
 from mvllm_router.dashboard.board import Board
-from mvllm_router.dashboard.document import Document, text
+from mvllm_router.dashboard.document import text
 from mvllm_router.dashboard.feed import Feed
 from mvllm_router.dashboard.link import Link
 from mvllm_router.dashboard.log import Log
+from mvllm_router.dashboard.screens.reader import Details
 from mvllm_router.dashboard.source import Source
 from mvllm_router.dashboard.widgets.table import ServerTable
 
@@ -121,10 +122,12 @@ class Core(App[None]):
     def server_names(self) -> list[str]:
         return [text(server, "name") for server in self.board.servers]
 
-    def chosen_server(self) -> Document | None:
-        """Return the server under the cursor as it is now."""
-        row = self.table.chosen
-        return self.board.server(row.name) if row else None
+    @property
+    def chosen(self) -> str:
+        """Return the server that keys are for: of the page that is open, else under the cursor."""
+        if isinstance(self.screen, Details):
+            return self.screen.server
+        return self.table.chosen.name if self.table.chosen else ""
 
     def tell(self, message: str, *, is_error: bool = False) -> None:
         """Show a message for a moment."""

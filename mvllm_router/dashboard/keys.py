@@ -10,7 +10,8 @@ class Key:
     """A key and what it does.
 
     `keys` are Textual's names, with commas between them; `shown` is how people write the first
-    ones. `writes`: it changes the router. `foot`: it stands at the foot of the screen.
+    ones. `writes`: it changes the router. `foot`: it stands at the foot of the screen. `page`: it
+    works on the page of a server as well, for that server; `always`: above whatever is open.
     """
 
     keys: str
@@ -21,6 +22,8 @@ class Key:
     group: str
     writes: bool = False
     foot: bool = False
+    page: bool = False
+    always: bool = False
 
 
 _MOVE, _LOOK, _CHANGE, _MORE = "Move", "Look", "Change", "More"
@@ -110,9 +113,18 @@ KEYS = (
         _CHANGE,
         writes=True,
         foot=True,
+        page=True,
     ),
     Key(
-        "e", "e", "enable", "Enable", "let it have requests again", _CHANGE, writes=True, foot=True
+        "e",
+        "e",
+        "enable",
+        "Enable",
+        "let it have requests again",
+        _CHANGE,
+        writes=True,
+        foot=True,
+        page=True,
     ),
     Key(
         "plus,equals_sign",
@@ -122,9 +134,28 @@ KEYS = (
         "raise its weight by a tenth",
         _CHANGE,
         writes=True,
+        page=True,
     ),
-    Key("minus", "-", "weigh(-1)", "Less", "lower its weight by a tenth", _CHANGE, writes=True),
-    Key("C", "C", "capacity", "Capacity", "set its capacity and weight", _CHANGE, writes=True),
+    Key(
+        "minus",
+        "-",
+        "weigh(-1)",
+        "Less",
+        "lower its weight by a tenth",
+        _CHANGE,
+        writes=True,
+        page=True,
+    ),
+    Key(
+        "C",
+        "C",
+        "capacity",
+        "Capacity",
+        "set its capacity and weight",
+        _CHANGE,
+        writes=True,
+        page=True,
+    ),
     Key("a", "a", "add", "Add", "add a server", _CHANGE, writes=True),
     Key(
         "D,delete",
@@ -134,10 +165,13 @@ KEYS = (
         "remove a server; requests that run on it finish",
         _CHANGE,
         writes=True,
+        page=True,
     ),
     Key("R", "R", "reload", "Reload", "let the router read its file again", _CHANGE, writes=True),
-    Key("x", "x", "export", "Export", "write the snapshot to a JSON file", _MORE),
-    Key("ctrl+s", "ctrl+s", "still", "Still", "write the screen to an SVG file", _MORE),
+    Key("x", "x", "export", "Export", "write the snapshot to a JSON file", _MORE, page=True),
+    Key(
+        "ctrl+s", "ctrl+s", "still", "Still", "write the screen to an SVG file", _MORE, always=True
+    ),
     Key(
         "ctrl+p",
         "ctrl+p",

@@ -218,6 +218,18 @@ async def test_x_and_ctrl_s_write_files(tmp_path: Path, monkeypatch: pytest.Monk
         assert "<svg" in picture.read_text()
 
 
+async def test_a_still_is_taken_of_whatever_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for key, shown in (("question_mark", "Help"), ("D", "Remove"), ("slash", "engine:")):
+        async with dashboard() as running:
+            await running.press(key, "ctrl+s")
+            (picture,) = sorted(tmp_path.glob("*.svg"))  # noqa: ASYNC240
+            assert shown in picture.read_text()
+            picture.unlink()
+
+
 async def test_a_folder_that_cannot_be_written_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -423,6 +435,24 @@ async def test_what_the_router_refuses_is_said_in_its_words() -> None:
         assert "This needs [the] admin key" in running.text()
         await running.press("2")
         assert "not done" in running.text()
+
+
+async def test_keys_on_the_page_of_a_server_are_for_that_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with dashboard(FakeRouter(3)) as running:
+        running.app.action_details_of("gpu-02")
+        await running.press("d", "e", "plus", "minus", "x", "C")
+        assert "Capacity of gpu-02" in running.text()
+        await running.press("escape", "D", "y")
+        path = "/router/backends/gpu-02"
+        assert [(method, path) for method, path, _ in running.router.sent] == [
+            *[("PATCH", path)] * 4,
+            ("DELETE", path),
+        ]
+        assert isinstance(running.app.screen, Details)
+        assert len(sorted(tmp_path.glob("*.json"))) == 1  # noqa: ASYNC240
 
 
 @pytest.mark.parametrize("words", ['`[A="x` is wrong', "no key [A], [_]", "[/x] [b]no[/b] \\[a]"])

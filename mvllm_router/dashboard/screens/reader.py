@@ -56,6 +56,10 @@ class Reader(ModalScreen[None]):
 class Details(Reader):
     """The page about one server; the dashboard brings it up to date with each snapshot."""
 
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(key.keys, f"app.{key.action}", key.word, show=False) for key in KEYS if key.page
+    ]
+
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.server = name
