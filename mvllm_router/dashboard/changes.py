@@ -58,16 +58,17 @@ def weigh(name: str, server: Document, steps: int) -> Change:
 def resize(name: str, server: Document, values: Mapping[str, str], *, write: bool) -> Change:
     """Change capacity and weight to what was typed; what was left as it is, is left out.
 
+    An empty capacity is the engine's own.
+
     Raises:
         Mistyped: it is no number, or nothing was changed.
     """
     body: dict[str, Any] = {}
     words = []
-    if values["capacity"] and _count(values["capacity"]) != number(
-        server, "max_concurrent_requests"
-    ):
-        body["max_concurrent_requests"] = _count(values["capacity"])
-        words.append(f"the capacity {values['capacity']}")
+    capacity = _count(values["capacity"]) if values["capacity"] else None
+    if capacity != number(server, "max_concurrent_requests"):
+        body["max_concurrent_requests"] = capacity
+        words.append(f"the capacity {capacity or 'of its engine'}")
     if values["weight"] and _weight(values["weight"]) != number(server, "weight"):
         body["weight"] = _weight(values["weight"])
         words.append(f"the weight {body['weight']:g}")

@@ -172,4 +172,4 @@ def _some(models: list[str]) -> str:
 
 
 def _shown_capacity(server: Document) -> str:
-    return f"requests at once; now {number(server, 'max_capacity') or 0:g}"
+    return f"requests at once, now {number(server, 'max_capacity') or 0:g}; empty: the engine's own"

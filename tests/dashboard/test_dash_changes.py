@@ -30,6 +30,15 @@ def test_only_what_was_changed_is_sent_with_the_state_it_is_meant_for() -> None:
         changes.resize("a", one, {"capacity": "32", "weight": "1.0"}, write=False)
 
 
+def test_an_emptied_capacity_is_given_back_to_the_engine() -> None:
+    values = {"capacity": "", "weight": "1"}
+    change = changes.resize("a", server(0), values, write=False)
+    assert change.body == {"max_concurrent_requests": None}
+    assert changes.outcome(change, {}) == "a has the capacity of its engine"
+    with pytest.raises(Mistyped, match="nothing was changed"):
+        changes.resize("a", server(0, max_concurrent_requests=None), values, write=False)
+
+
 @pytest.mark.parametrize(
     "values",
     [("0", "1"), ("x", "1"), ("1.5", "1"), ("9" * 4400, "1"), ("8", "-1"), ("8", "nan"),

@@ -109,6 +109,12 @@ async def test_the_capacity_is_written_beside_all_else_in_the_file(router: Route
         assert "# the old one" in text
 
 
+async def test_an_emptied_capacity_is_the_engines_again(router: Router) -> None:
+    async with operating(router) as desk:
+        await desk.press("C", "backspace", "enter")
+        await desk.until_there(lambda: desk.spec("first").max_concurrent_requests is None)
+
+
 async def test_a_server_comes_serves_and_goes(
     router: Router, start_sim: StartSim, http: aiohttp.ClientSession
 ) -> None:
