@@ -68,8 +68,8 @@ class Changing(Looking):
         name = text(server, "name")
         asked = number(server, "max_concurrent_requests")
         fields = (
-            Field("capacity", "capacity", f"{asked:g}" if asked else "", _shown_capacity(server)),
-            Field("weight", "weight", f"{number(server, 'weight') or 1:g}", "a number above 0"),
+            Field("capacity", "capacity", f"{asked:.0f}" if asked else "", _shown_capacity(server)),
+            Field("weight", "weight", f"{number(server, 'weight') or 1:.15g}", "a number above 0"),
         )
         dialog = Dialog(f"Capacity of {name}", (), fields, yes="Change", may_write=True)
         self._ask(

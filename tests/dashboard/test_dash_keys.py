@@ -398,6 +398,13 @@ async def test_what_is_no_number_is_not_sent() -> None:
         assert "is no number" in running.text()
 
 
+async def test_the_fields_have_the_capacity_and_the_weight_to_the_last_digit() -> None:
+    one = server(0, max_concurrent_requests=12345678, weight=0.12345678)
+    async with dashboard(FakeRouter(servers=[one])) as running:
+        await running.press("C", "enter")
+        assert "nothing was changed" in running.text()
+
+
 async def test_a_server_is_added() -> None:
     async with dashboard() as running:
         await running.press("a", *"http://gpu9:8000", "tab", *"nine", "tab", "tab", *"hidden")
