@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mvllm_router.client import Refused
+from mvllm_router.config import ConfigError, server_from
 from mvllm_router.config.problems import printable
 from mvllm_router.dashboard.document import Document, entries, look_up, number, text
 from mvllm_router.dashboard.lines import cut
@@ -84,7 +85,7 @@ def add(values: Mapping[str, str], *, write: bool) -> Change:
     """Add a server.
 
     Raises:
-        Mistyped: the address or a number is none.
+        Mistyped: a number is none, or the router would not take the rest either.
     """
     url = values["url"]
     if not url:
@@ -95,8 +96,20 @@ def add(values: Mapping[str, str], *, write: bool) -> Change:
             body[key] = values[key]
     if values.get("capacity"):
         body["max_concurrent_requests"] = _count(values["capacity"])
+    _check(body)
     body |= _writing(write)
     return Change("POST", "/router/backends", body, "was added", values.get("name") or url)
+
+
+def _check(server: Mapping[str, Any]) -> None:
+    # By the router's own rules, while what was typed can still be mended.
+    try:
+        server_from(server, environ={})
+    except ConfigError as error:
+        found = [
+            f"{one.message} ({one.hint})" if one.hint else one.message for one in error.problems
+        ]
+        raise Mistyped("; ".join(found)) from None
 
 
 def remove(name: str, *, write: bool) -> Change:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from mvllm_router.client import NotAuthorised, Refused, Unreachable
 from mvllm_router.config.problems import printable
 from mvllm_router.dashboard import changes
 from mvllm_router.dashboard.board import only_server_of
-from mvllm_router.dashboard.changes import Change, Mistyped
+from mvllm_router.dashboard.changes import Change
 from mvllm_router.dashboard.document import Document, number, text
 from mvllm_router.dashboard.looking import Looking
 from mvllm_router.dashboard.screens.dialog import Answer, Dialog, Field
@@ -42,7 +42,7 @@ class Changing(Looking):
             f"No other server that is up has {_some(models)}.",
             "Requests for that are refused until one has it.",
         )
-        self._ask(Dialog(f"Drain {name}?", lines, yes="Drain"), lambda _: changes.drain(name))
+        self._ask(lambda _: changes.drain(name), f"Drain {name}?", lines, yes="Drain")
 
     def action_enable(self) -> None:
         self._to_chosen(self.action_enable_of)
@@ -71,10 +71,12 @@ class Changing(Looking):
             Field("capacity", "capacity", f"{asked:.0f}" if asked else "", _shown_capacity(server)),
             Field("weight", "weight", f"{number(server, 'weight') or 1:.15g}", "a number above 0"),
         )
-        dialog = Dialog(f"Capacity of {name}", (), fields, yes="Change", may_write=True)
         self._ask(
-            dialog,
             lambda answer: changes.resize(name, server, answer.values, write=answer.write),
+            f"Capacity of {name}",
+            fields=fields,
+            yes="Change",
+            may_write=True,
         )
 
     def action_add(self) -> None:
@@ -86,8 +88,13 @@ class Changing(Looking):
             Field("capacity", "capacity", "", "requests at once; left out, the engine is asked"),
             Field("api_key", "API key", "", "that the server wants; may be left out", secret=True),
         )
-        dialog = Dialog("Add a server", (), fields, yes="Add", may_write=True)
-        self._ask(dialog, lambda answer: changes.add(answer.values, write=answer.write))
+        self._ask(
+            lambda answer: changes.add(answer.values, write=answer.write),
+            "Add a server",
+            fields=fields,
+            yes="Add",
+            may_write=True,
+        )
 
     def action_remove(self) -> None:
         self._to_chosen(self.action_remove_of)
@@ -98,14 +105,19 @@ class Changing(Looking):
         lines = ["It gets no new requests; those that run on it finish."]
         if models := only_server_of(self.board.servers, name):
             lines.append(f"No other server that is up has {_some(models)}.")
-        dialog = Dialog(f"Remove {name}?", lines, yes="Remove", may_write=True)
-        self._ask(dialog, lambda answer: changes.remove(name, write=answer.write))
+        self._ask(
+            lambda answer: changes.remove(name, write=answer.write),
+            f"Remove {name}?",
+            lines,
+            yes="Remove",
+            may_write=True,
+        )
 
     def action_reload(self) -> None:
         if self._is_refused():
             return
         lines = ("The router reads its file again.", "A file with a mistake changes nothing.")
-        self._ask(Dialog("Reload?", lines, yes="Reload"), lambda _: changes.reload())
+        self._ask(lambda _: changes.reload(), "Reload?", lines, yes="Reload")
 
     # --- how it is done
 
@@ -119,16 +131,19 @@ class Changing(Looking):
             self.tell("this dashboard only looks (--read-only)", is_error=True)
         return self.read_only
 
-    def _ask(self, dialog: Dialog, make: Callable[[Answer], Change]) -> None:
-        def answered(answer: Answer | None) -> None:
-            if answer is None:
-                return
-            try:
-                self._do(make(answer))
-            except Mistyped as error:
-                self.tell(str(error), is_error=True)
-
-        self.push_screen(dialog, answered)
+    def _ask(
+        self,
+        make: Callable[[Answer], Change],
+        title: str,
+        text: Sequence[str] = (),
+        fields: Sequence[Field] = (),
+        *,
+        yes: str,
+        may_write: bool = False,
+    ) -> None:
+        """Ask, and make the change that the answer comes to; for the rest see `Dialog`."""
+        dialog = Dialog(title, text, fields, yes=yes, may_write=may_write, check=make)
+        self.push_screen(dialog, lambda answer: self._do(make(answer)) if answer else None)
 
     def _do(self, change: Change) -> None:
         async def made() -> Change:

@@ -60,6 +60,8 @@ def test_a_server_is_added_with_what_was_filled_in() -> None:
     }
     with pytest.raises(Mistyped, match="address"):
         changes.add({"url": ""}, write=False)
+    with pytest.raises(Mistyped, match="`name` may hold letters"):
+        changes.add({**values, "name": "nine nine"}, write=False)
 
 
 def test_the_mistakes_of_a_file_are_told_in_a_line_each_with_their_places() -> None:

@@ -398,6 +398,18 @@ async def test_what_is_no_number_is_not_sent() -> None:
         assert "is no number" in running.text()
 
 
+async def test_a_mistake_is_said_in_the_dialog_which_keeps_what_was_typed() -> None:
+    async with dashboard(size=(80, 24)) as running:
+        await running.press("a", *"ftp://gpu9", "tab", "tab", "tab", *"hidden", "enter")
+        assert isinstance(running.app.screen, Dialog)
+        assert "does not begin with http:// or https://" in running.text()
+        assert "Cancel" in running.text()
+        await running.press("shift+tab", "shift+tab", "shift+tab", "home", *["delete"] * 6)
+        await running.press("enter")
+        body = {"url": "http://gpu9", "api_key": "hidden"}
+        assert running.router.sent == [("POST", "/router/backends", body)]
+
+
 async def test_the_fields_have_the_capacity_and_the_weight_to_the_last_digit() -> None:
     one = server(0, max_concurrent_requests=12345678, weight=0.12345678)
     async with dashboard(FakeRouter(servers=[one])) as running:

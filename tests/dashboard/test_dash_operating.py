@@ -136,8 +136,8 @@ async def test_a_server_comes_serves_and_goes(
 
 async def test_what_is_wrong_with_an_addition_is_said_in_the_routers_words(router: Router) -> None:
     async with operating(router) as desk:
-        await desk.press("a", *"ftp://gpu9", "enter")
-        await desk.until_shown("ftp")
+        await desk.press("a", *"http://127.0.0.1:1", "tab", *"first", "enter", "2")
+        await desk.until_shown("not done: There is a server `first` already.")
         assert list(router.pool.backends) == ["first"]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,9 +15,11 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Checkbox, Input
 
+from mvllm_router.dashboard.changes import Mistyped
 from mvllm_router.dashboard.lines import EMPTY, Line, plain
 from mvllm_router.dashboard.widgets.paint import Painted
 
+_MISTAKE_LINES = 2  # as many as leave the buttons on a screen of 80x24
 _WRITE = "also write it to servers.toml: {}"
 
 
@@ -64,10 +67,12 @@ class Dialog(ModalScreen["Answer | None"]):
         *,
         yes: str,
         may_write: bool = False,
+        check: Callable[[Answer], object] = lambda _: None,
     ) -> None:
+        """`check` raises Mistyped where an answer is none; that is said, and asked again."""
         super().__init__()
         self._title, self._text, self._fields = title, text, fields
-        self._yes, self._may_write = yes, may_write
+        self._yes, self._may_write, self._check = yes, may_write, check
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box") as box:
@@ -79,12 +84,13 @@ class Dialog(ModalScreen["Answer | None"]):
                 yield Input(field.value, id=f"field-{field.key}", password=field.secret)
             if self._may_write:
                 yield Checkbox(_WRITE.format("no"), id="write")
+            yield self._painted([], id="mistake")
             with Horizontal(id="buttons"):
                 yield Button("Cancel", id="no")
                 yield Button(self._yes, id="yes", variant="primary" if self._fields else "error")
 
-    def _painted(self, lines: list[Line]) -> Painted:
-        widget = Painted()
+    def _painted(self, lines: list[Line], id: str | None = None) -> Painted:
+        widget = Painted(id=id)
         widget.lines = lines
         widget.styles.height = len(lines)
         return widget
@@ -101,7 +107,21 @@ class Dialog(ModalScreen["Answer | None"]):
             for field in self._fields
         }
         write = self._may_write and self.query_one("#write", Checkbox).value
-        self.dismiss(Answer(values, write))
+        answer = Answer(values, write)
+        try:
+            self._check(answer)
+        except Mistyped as error:
+            self._show_mistake(str(error))
+        else:
+            self.dismiss(answer)
+
+    def _show_mistake(self, words: str) -> None:
+        painted = self.query_one("#mistake", Painted)
+        room = self.query_one("#buttons").size.width
+        lines = textwrap.wrap(words, room, max_lines=_MISTAKE_LINES, placeholder=" …")
+        painted.styles.height = len(lines)
+        painted.show([plain(line, "bad") for line in lines])
+        self.call_after_refresh(painted.scroll_visible, animate=False)
 
     @on(Checkbox.Changed, "#write")
     def _ticked(self, message: Checkbox.Changed) -> None:
