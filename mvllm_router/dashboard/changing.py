@@ -165,11 +165,11 @@ class Changing(Looking):
         except (Unreachable, NotAuthorised, Refused) as error:
             hint = hint_for(error)
             words = changes.why_not(error) + (f" ({hint})" if hint else "")
-            self.tell(f"{server} {_first_lines(words)}".strip(), is_error=True)
+            self.tell(f"{server} {_first_lines(words)}".strip(), server, is_error=True)
             self.record(server, f"not done: {words}")
         else:
             words = printable(changes.outcome(change, answer))
-            self.tell(words)
+            self.tell(words, server)
             self.record("", words)
         self.look_now()
 

@@ -66,6 +66,7 @@ class Core(App[None]):
         # Set when a person leaves; else the dashboard has ended for another reason.
         self.left_on_purpose = False
         self.hung_up = False
+        self._told: dict[str, Notification] = {}  # the last message about each server
         self._signals = signals
         self._on_hang_up = on_hang_up
 
@@ -129,13 +130,16 @@ class Core(App[None]):
             return self.screen.server
         return self.table.chosen.name if self.table.chosen else ""
 
-    def tell(self, message: str, *, is_error: bool = False) -> None:
-        """Show a message for a moment."""
+    def tell(self, message: str, about: str = "", *, is_error: bool = False) -> None:
+        """Show a message for a moment, in the place of the last one about the same server."""
         told = Notification(
             escape(message) if _READS_MARKUP else message,
             severity="error" if is_error else "information",
             timeout=8 if is_error else 4,
         )
+        if (last := self._told.get(about)) is not None:
+            self._unnotify(last, refresh=False)
+        self._told[about] = told
         self.post_message(Notify(told))
 
     def record(self, server: str, message: str) -> None:

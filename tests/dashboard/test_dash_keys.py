@@ -368,6 +368,16 @@ async def test_every_press_of_plus_counts_however_quickly_they_come() -> None:
         assert running.router.weights == {"gpu-00": 1.5}
 
 
+async def test_a_message_takes_the_place_of_the_last_one_about_the_same_server() -> None:
+    async with dashboard(size=(80, 24)) as running:
+        await running.press(*["plus"] * 5)
+        assert running.text().count("has the weight") == 1
+        assert "gpu-00 has the weight 1.5" in running.text()
+        await running.press("j", "e")
+        assert "gpu-00 has the weight 1.5" in running.text()
+        assert "gpu-01 takes requests again" in running.text()
+
+
 async def test_changes_go_out_one_after_the_other() -> None:
     async with dashboard() as running:
         running.router.answers.clear()
