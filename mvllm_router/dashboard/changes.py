@@ -15,6 +15,7 @@ from mvllm_router.dashboard.lines import cut
 
 _WEIGHT_STEP = 0.1
 _LEAST_WEIGHT = 0.01
+_CHANGED_MEANWHILE = 412  # its ETag is another one by now
 _DIGITS = 9  # of a number of requests: int() itself fails at some thousand
 _QUOTED = 24  # columns of what was typed that a message shows
 
@@ -153,6 +154,8 @@ def outcome(change: Change, answer: Document) -> str:
 
 def why_not(error: Exception) -> str:
     """Say why a change was not made: the mistakes of a file in a line each, with their places."""
+    if isinstance(error, Refused) and error.status == _CHANGED_MEANWHILE:
+        return "somebody else has changed it meanwhile; open the dialog again"
     said = str(error).splitlines()
     if len(said) > 1 and isinstance(error, Refused):
         problems = entries(error.document, "problems")

@@ -165,7 +165,8 @@ class Changing(Looking):
         except (Unreachable, NotAuthorised, Refused) as error:
             hint = hint_for(error)
             words = changes.why_not(error) + (f" ({hint})" if hint else "")
-            self.tell(f"{server} {_first_lines(words)}".strip(), server, is_error=True)
+            whose = f"{server}: " if server else ""
+            self.tell(whose + _first_lines(words), server, is_error=True)
             self.record(server, f"not done: {words}")
         else:
             words = printable(changes.outcome(change, answer))

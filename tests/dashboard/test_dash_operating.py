@@ -109,6 +109,17 @@ async def test_the_capacity_is_written_beside_all_else_in_the_file(router: Route
         assert "# the old one" in text
 
 
+async def test_what_somebody_else_has_changed_meanwhile_is_not_changed(router: Router) -> None:
+    async with operating(router) as desk:
+        await desk.press("C", "backspace", *"64")
+        admin = HttpSource(router.url, "boss-secret")
+        await admin.send("PATCH", "/router/backends/first", {"weight": 3.0})
+        await admin.close()
+        await desk.press("enter", "2")
+        await desk.until_shown("first: not done: somebody else has changed it meanwhile")
+        assert desk.spec("first").max_concurrent_requests == 8
+
+
 async def test_an_emptied_capacity_is_the_engines_again(router: Router) -> None:
     async with operating(router) as desk:
         await desk.press("C", "backspace", "enter")
