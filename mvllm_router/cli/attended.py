@@ -19,7 +19,7 @@ from mvllm_router.dashboard.child import Announced, Child, DidNotStart
 _TICK = 0.2
 _NICE = 10
 # Seconds that the way out of the screen may take when there is no terminal any more.
-_GRACE = 2.0
+GRACE = 2.0
 
 
 HANGUPS = (signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
@@ -124,7 +124,7 @@ def _end_without_screen(child: Child) -> None:
 
     def end() -> None:
         code = child.wait() or 0
-        time.sleep(_GRACE)  # the usual way out is the better one
+        time.sleep(GRACE)  # the usual way out is the better one
         child.close()
         os._exit(_as_exit_code(code))
 

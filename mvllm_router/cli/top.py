@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from mvllm_router.cli.attended import is_attended, let_others_first
+import os
+import signal
+import threading
+
+import typer
+
+from mvllm_router.cli.attended import GRACE, HANGUPS, is_attended, let_others_first
 from mvllm_router.cli.output import Exit, fail
+
+_TERMINATED = 128 + signal.SIGTERM  # the exit code that shells give to who was asked to end
 
 
 def show_dashboard(url: str, key: str | None, *, interval: float, read_only: bool) -> None:
@@ -15,7 +23,22 @@ def show_dashboard(url: str, key: str | None, *, interval: float, read_only: boo
     from mvllm_router.dashboard.source import HttpSource
 
     let_others_first()
-    app = Dashboard(HttpSource(url, key), interval=interval, read_only=read_only)
+    app = Dashboard(
+        HttpSource(url, key),
+        interval=interval,
+        read_only=read_only,
+        signals=HANGUPS,
+        on_hang_up=_end_in_any_case,
+    )
     app.run()
+    if app.hung_up:
+        raise typer.Exit(_TERMINATED)
     if not app.left_on_purpose:
         fail("the dashboard has failed; the router was not touched", Exit.FAILED)
+
+
+def _end_in_any_case() -> None:
+    """End soon, though leaving the screen may never end where the terminal is gone."""
+    timer = threading.Timer(GRACE, os._exit, (_TERMINATED,))
+    timer.daemon = True
+    timer.start()

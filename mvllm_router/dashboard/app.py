@@ -48,6 +48,8 @@ class Dashboard(Changing):
             if key.action != "command_palette"  # Textual has it
         ),
         Binding("ctrl+c,ctrl+q", "leave", "Quit", show=False, priority=True),
+        # Raw terminals give it as a key, and every program is expected to heed it.
+        Binding("ctrl+z", "suspend_process", "To the shell", show=False, priority=True),
     ]
 
     def __init__(self, source: Source, **more: Any) -> None:

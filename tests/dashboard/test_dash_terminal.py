@@ -1,4 +1,4 @@
-"""`router run` and `router top` in a real terminal: from the start to the end, with a resize."""
+"""`router run` and `router top` in a real terminal: from the start to the end."""
 
 from __future__ import annotations
 
@@ -79,9 +79,21 @@ class Terminal:
             assert time.monotonic() < end, "it does not end"
             if select.select([self.master], [], [], 0.1)[0]:
                 self._read()
+        self._read_rest()
+        return self.process.wait()
+
+    def until_stopped(self) -> None:
+        """Read until the command is stopped, as job control does that."""
+        end = time.monotonic() + PATIENCE
+        while not os.waitpid(self.process.pid, os.WUNTRACED | os.WNOHANG)[0]:
+            assert time.monotonic() < end, "it is not stopped"
+            if select.select([self.master], [], [], 0.1)[0]:
+                self._read()
+        self._read_rest()
+
+    def _read_rest(self) -> None:
         while select.select([self.master], [], [], 0)[0] and self._read():
             pass
-        return self.process.wait()
 
     def children(self) -> list[int]:
         """Return the processes that this one has started."""
@@ -233,6 +245,48 @@ def test_top_waits_for_a_router_and_leaves_with_q(tmp_path: Path) -> None:
     with terminal("top", SERVER, "--read-only", cwd=tmp_path) as shown:
         shown.read_until("connection refused")
         shown.type("q")
+        assert shown.end() == 0
+
+
+# What a terminal is told at the end of a full screen: the usual one, the cursor, no mouse.
+LEFT = ("\x1b[?1049l", "\x1b[?25h", "\x1b[?1000l")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_end_leaves_the_terminal_as_it_was(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    with terminal("top", SERVER, cwd=tmp_path) as shown:
+        before = termios.tcgetattr(shown.master)
+        shown.read_until("connection refused")
+        assert termios.tcgetattr(shown.master) != before
+        shown.process.send_signal(number)
+        assert shown.end() == 128 + signal.SIGTERM
+        assert all(sequence in shown.seen for sequence in LEFT)
+        assert termios.tcgetattr(shown.master) == before
+
+
+def test_a_terminal_that_closes_ends_top(tmp_path: Path) -> None:
+    with terminal("top", SERVER, cwd=tmp_path) as shown:
+        shown.read_until("connection refused")
+        os.close(shown.master)
+        shown.master = os.open(os.devnull, os.O_RDONLY)
+        shown.process.wait(PATIENCE)
+
+
+def test_ctrl_z_gives_the_terminal_back_until_the_dashboard_is_continued(tmp_path: Path) -> None:
+    with terminal("top", SERVER, cwd=tmp_path) as shown:
+        before = termios.tcgetattr(shown.master)
+        shown.read_until("connection refused")
+        shown.type("?")
+        shown.read_until("esc closes")
+        shown.type("\x1a")
+        shown.until_stopped()
+        assert all(sequence in shown.seen for sequence in LEFT)
+        assert termios.tcgetattr(shown.master) == before
+        shown.process.send_signal(signal.SIGCONT)
+        shown.read_until("esc closes")
+        shown.type("qq")
         assert shown.end() == 0
 
 
