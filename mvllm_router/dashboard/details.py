@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mvllm_router.dashboard import figures
 from mvllm_router.dashboard.columns import Row as TableRow
 from mvllm_router.dashboard.columns import load_of, tone_of_load
 from mvllm_router.dashboard.document import NOTHING, Document, entries, number, text, texts
-from mvllm_router.dashboard.lines import EMPTY, Line, Part, plain
+from mvllm_router.dashboard.lines import EMPTY, LONGEST_NAME, Line, Part, cell, cut, plain, widest
 from mvllm_router.dashboard.states import look, state_cell
 
 _NAME = 12  # columns for what stands at the left
@@ -61,7 +63,7 @@ def _title(server: Document) -> Line:
     engine = " ".join(filter(None, (text(server, "engine"), text(server, "engine_version"))))
     since = number(server, "state_seconds")
     return (
-        (text(server, "name"), "strong"),
+        (cut(text(server, "name"), LONGEST_NAME), "strong"),
         (f"   {text(server, 'url')}   ", "accent"),
         (f"{engine or NOTHING}   ", "plain"),
         *state_cell(server),
@@ -79,40 +81,39 @@ def _choosing(server: Document, explained: Document | None) -> list[Line]:
     if explained is None:
         return [_named("score", (_arithmetic(server), "strong"))]
     candidates = entries(explained, "candidates")
+    first, others = candidates[:_CANDIDATES], candidates[_CANDIDATES:]
     name = text(server, "name")
-    model = text(explained, "model")
-    lines: list[Line] = [
-        _named(
-            "next for",
-            (model or "any model", "strong"),
-            (f"   {text(explained, 'policy')}", "accent"),
-        )
-    ]
-    for candidate in candidates[:_CANDIDATES]:
-        lines.append(_candidate(candidate, name, text(explained, "chosen")))
-    if len(candidates) > _CANDIDATES:
-        more = len(candidates) - _CANDIDATES
-        lines.append(_named("", (f"  and {more} more", "dim")))
-        if not any(text(one, "name") == name for one in candidates[:_CANDIDATES]):
-            own = [one for one in candidates if text(one, "name") == name]
-            lines += [_candidate(one, name, text(explained, "chosen")) for one in own]
-    return lines
+    own = [one for one in others if text(one, "name") == name]
+    model = text(explained, "model") or "any model"
+    head = _named("next for", (model, "strong"), (f"   {text(explained, 'policy')}", "accent"))
+    table = _candidates([*first, *own], name, text(explained, "chosen"))
+    more = [plain(f"    and {len(others)} more", "dim")] if others else []
+    return [head, *table[: len(first)], *more, *table[len(first) :]]
 
 
+# Candidates that are shown: these first ones, and the server itself.
 _CANDIDATES = 8
+_LONGEST_ARITHMETIC = 32
 
 
-def _candidate(candidate: Document, name: str, chosen: str) -> Line:
+def _candidates(shown: Sequence[Document], name: str, chosen: str) -> list[Line]:
+    """Return servers with their scores and reasons, each of these in a column."""
+    names = widest((text(one, "name") for one in shown), LONGEST_NAME)
+    sums = widest((text(one, "arithmetic") for one in shown), _LONGEST_ARITHMETIC)
+    return [_candidate(one, name, chosen, names, sums) for one in shown]
+
+
+def _candidate(candidate: Document, name: str, chosen: str, names: int, sums: int) -> Line:
     own = text(candidate, "name")
     eligible = candidate.get("eligible") is True
     mark = "→" if own == chosen and own else " "
-    tone = "strong" if own == name else "plain"
-    return _named(
-        "",
-        (f"{mark} ", "good"),
-        (f"{own:<16} ", tone if eligible else "dim"),
-        (f"{text(candidate, 'arithmetic'):<24} ", tone if eligible else "dim"),
-        (text(candidate, "reason"), "plain" if eligible else "warn"),
+    tone = ("strong" if own == name else "plain") if eligible else "dim"
+    return (
+        (f"  {mark} ", "good"),
+        *cell(own, names, tone),
+        ("  ", "plain"),
+        *cell(text(candidate, "arithmetic"), sums, tone),
+        (f"  {text(candidate, 'reason')}", "plain" if eligible else "warn"),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from rich.cells import cell_len, set_cell_size
 
 # A piece of text and its tone. Tones are names; the theme gives them colours.
@@ -12,6 +14,9 @@ TONES = ("plain", "strong", "dim", "good", "warn", "bad", "accent", "second", "h
 
 EMPTY: Line = ()
 
+# Names of servers are cut beyond this width where more stands behind them.
+LONGEST_NAME = 24
+
 
 def plain(text: str, tone: str = "plain") -> Line:
     return ((text, tone),)
@@ -20,6 +25,11 @@ def plain(text: str, tone: str = "plain") -> Line:
 def width_of(line: Line) -> int:
     """Return how many columns of the terminal a line takes."""
     return sum(cell_len(text) for text, _ in line)
+
+
+def widest(texts: Iterable[str], most: int) -> int:
+    """Return the width of a column for these texts, `most` at most."""
+    return min(most, max(map(cell_len, texts), default=0))
 
 
 def cut(text: str, width: int) -> str:
@@ -54,6 +64,11 @@ def fit(line: Line, width: int, *, right: bool = False) -> Line:
         kept.append((text, tone))
         left -= size
     return tuple(kept) if width > 0 else ()
+
+
+def cell(text: str, width: int, tone: str = "plain") -> Line:
+    """Return a text in a column of this width, cut in its middle."""
+    return fit(plain(cut(text, width), tone), width)
 
 
 def spread(left: Line, right: Line, width: int) -> Line:

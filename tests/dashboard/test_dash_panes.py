@@ -25,7 +25,7 @@ from mvllm_router.dashboard.columns import SETS, Row, layout, ordered
 from mvllm_router.dashboard.details import detail_lines
 from mvllm_router.dashboard.header import figure_lines, state_line
 from mvllm_router.dashboard.history import Point
-from mvllm_router.dashboard.lines import plain, width_of
+from mvllm_router.dashboard.lines import cut, plain, width_of
 
 
 def test_a_request_names_every_server_that_was_tried_and_why_it_was_left() -> None:
@@ -100,6 +100,27 @@ def test_details_show_the_arithmetic_and_why_others_are_left_out() -> None:
     assert any("→ gpu-00" in line for line in lines)
     assert any("(7 + 0.5·1) / 32 = 0.23" in line for line in lines)
     assert any("it drains" in line for line in lines)
+
+
+LONG = "gpu-node-with-a-long-name.cluster.local:8000"
+
+
+def test_details_keep_the_columns_of_the_candidates_under_each_other() -> None:
+    candidates = [
+        {"name": "a", "eligible": True, "reason": "!low", "arithmetic": "(3 + 0.5·0)/16 = 0.19"},
+        {"name": LONG, "eligible": True, "arithmetic": "(4 + 0.5·0)/(16·0.34) = 0.74",
+         "reason": "!not low"},
+        *({"name": f"b{n}", "reason": "!no", "arithmetic": "1"} for n in range(7)),
+        {"name": "last:8000", "reason": "!drains", "arithmetic": "(9 + 0.5·0)/(16·0.34) = 1.65"},
+    ]  # fmt: skip
+    explained = {"candidates": candidates}
+    own = server(1, name="last:8000")
+    lines = [line for line in texts(detail_lines(own, explained, None)) if "!" in line]
+    assert len(lines) == 9
+    assert len({line.index("!") for line in lines}) == 1
+    assert lines[1].index("(4") == lines[-1].index("(9") == lines[0].index("(3")
+    assert lines[1].split()[0] == cut(LONG, 24)
+    assert lines[1].index("!") <= 60  # in 80 columns there is room for a reason
 
 
 def test_details_show_what_was_learned_and_how_a_slower_server_counts() -> None:
