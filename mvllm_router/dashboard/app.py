@@ -235,11 +235,11 @@ class Dashboard(Changing):
         if self.tab == "requests":
             return self._request_lines(width)
         if self.tab == "events":
-            found = [panes.event_line(event) for event in self.board.events.entries]
+            found = panes.event_lines(list(self.board.events.entries))
             return found or panes.message("Nothing has happened yet.")
         if self.tab == "config":
             return panes.config_lines(
-                self.board.config, self.board.snapshot, self.feed.why_not("config")
+                self.board.config, self.board.snapshot, width, self.feed.why_not("config")
             )
         return self._log_lines()
 

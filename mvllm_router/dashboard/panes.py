@@ -16,7 +16,18 @@ from mvllm_router.dashboard.document import (
     number,
     text,
 )
-from mvllm_router.dashboard.lines import Line, Part, cut, fit, plain
+from mvllm_router.dashboard.lines import (
+    EMPTY,
+    LONGEST_NAME,
+    Line,
+    Part,
+    cell,
+    cut,
+    fit,
+    plain,
+    widest,
+    width_of,
+)
 from mvllm_router.dashboard.log import ServerLog
 
 TABS = ("requests", "events", "log", "config")
@@ -36,6 +47,8 @@ _KINDS = {
     "/models": "models",
 }
 _KIND_WIDTH, _MODEL_WIDTH, _WIDE_MODEL = 8, 16, 28
+# Names of servers get what all else of a request leaves of the width, and these columns at least.
+_SHORTEST_NAME, _ALL_ELSE = 12, 96
 _KIND_TONES = {
     "admin": "accent", "you": "accent", "reload": "accent", "up": "good", "down": "bad",
     "circuit": "warn",
@@ -47,29 +60,29 @@ def request_lines(requests: Sequence[Document], width: int) -> list[Line]:
 
     With more than a hundred a second the dashboard does not ask for all.
     """
-    widest = max((cell_len(text(request, "model")) for request in requests), default=0)
-    model = min(widest, _WIDE_MODEL if width >= 120 else _MODEL_WIDTH)
+    most = _WIDE_MODEL if width >= 120 else _MODEL_WIDTH
+    model = max(1, widest((text(request, "model") for request in requests), most))
+    name = max(_SHORTEST_NAME, width - _ALL_ELSE)
     lines, last = [], 0
     for request in requests:
         number_of = int(number(request, "number") or 0)
         if last and number_of > last + 1:
             lines.append(plain(f" … {number_of - last - 1} more", "dim"))
-        lines.append(_request_line(request, max(1, model)))
+        lines.append(_request_line(request, model, name))
         last = number_of
     return lines
 
 
-def _request_line(request: Document, model_width: int) -> Line:
+def _request_line(request: Document, model_width: int, name_width: int) -> Line:
     """Return one request: when, how it ended, what it was, where it went, and how long it took."""
     status = int(number(request, "status") or 0)
-    model = cut(text(request, "model") or NOTHING, model_width)
     parts: list[Part] = [
         (f" {figures.clock(_ended(request))} ", "dim"),
         (f"{status or NOTHING:>3} ", _tone_of(status)),
         (f"{_kind(text(request, 'path')):<{_KIND_WIDTH}} ", "plain"),
-        *fit(plain(model), model_width),
+        *cell(text(request, "model") or NOTHING, model_width),
         ("  ", "plain"),
-        *_tried(request),
+        *_tried(request, name_width),
     ]
     error = text(request, "error")
     if error:
@@ -101,18 +114,18 @@ def _kind(path: str) -> str:
     )
 
 
-def _tried(request: Document) -> list[Part]:
+def _tried(request: Document, width: int) -> list[Part]:
     """Return every server that was tried: those that did not answer with the reason."""
     parts: list[Part] = []
     for number_, one in enumerate(entries(request, "tried")):
         outcome = text(one, "outcome")
-        name = text(one, "server")
+        name = cut(text(one, "server"), width)
         if number_:
             parts.append((" → ", "dim"))
         parts.append((f"{name} ({outcome})" if outcome else name, "warn" if outcome else "strong"))
     if not parts:
         server = text(request, "server")
-        parts.append((server or NOTHING, "strong" if server else "dim"))
+        parts.append((cut(server, width) or NOTHING, "strong" if server else "dim"))
     return parts
 
 
@@ -131,16 +144,26 @@ def _times(request: Document) -> list[Part]:
     return parts
 
 
-def event_line(event: Document) -> Line:
-    """Return one event: when, which kind, which server, and why."""
+def event_lines(events: Sequence[Document]) -> list[Line]:
+    """Return the events: when, which kind, which server, and why; that may take several lines."""
+    return [line for event in events for line in _event(event)]
+
+
+def _event(event: Document) -> list[Line]:
     kind = text(event, "kind")
     backend = text(event, "backend")
-    return (
+    # Its lines are parted first: `text` would write the ends of them as escapes.
+    told = str(look_up(event, "message") or "").splitlines() or [""]
+    begin: Line = (
         (f" {figures.clock(number(event, 'at'))} ", "dim"),
         (f"{kind:<12} ", _KIND_TONES.get(kind, "second")),
-        *(((f"{backend}: ", "strong"),) if backend else ()),
-        (text(event, "message"), "plain"),
     )
+    indent = plain(" " * width_of(begin))
+    server: Line = ((f"{backend}: ", "strong"),) if backend else ()
+    return [
+        (*begin, *server, *plain(printable(told[0]))),
+        *((*indent, *plain(printable(line))) for line in told[1:]),
+    ]
 
 
 def log_line(logged: str) -> Line:
@@ -162,46 +185,72 @@ def server_log_lines(log: ServerLog) -> list[Line]:
     return message(f"Asking for the log of {log.name} ...")
 
 
-def config_lines(config: Document | None, snapshot: Document, why_not: str = "") -> list[Line]:
+def config_lines(
+    config: Document | None, snapshot: Document, width: int, why_not: str = ""
+) -> list[Line]:
     """Return the settings and servers with where each came from, or why they are not known."""
     if config is None:
         return [
             plain(f" file      {text(snapshot, 'config') or 'none'}"),
             plain(f" policy    {text(snapshot, 'policy') or NOTHING}"),
-            EMPTY_LINE,
+            EMPTY,
             plain(f" {why_not or 'The settings are not here yet.'}", "dim"),
         ]
-    lines = [((" file  ", "dim"), (text(config, "path") or "none", "strong")), EMPTY_LINE]
     path = text(config, "path")
-    lines += [_server_line(server, path) for server in entries(config, "servers")]
-    settings = look_up(config, "settings")
-    lines.append(EMPTY_LINE)
-    if isinstance(settings, dict):
-        # What somebody set is what one looks for: the defaults come after it.
-        chosen = sorted(settings, key=lambda name: text(settings[name], "from") == "default")
-        lines += [_setting_line(name, settings[name], path) for name in chosen]
-    return lines
+    return [
+        ((" file  ", "dim"), (path or "none", "strong")),
+        EMPTY,
+        *_server_lines(entries(config, "servers"), path),
+        EMPTY,
+        *_setting_lines(look_up(config, "settings"), path, width),
+    ]
 
 
 # What an entry says where the file says nothing.
 _USUAL = {"engine": "auto", "weight": 1.0, "tls_verify": True}
-EMPTY_LINE: Line = plain("")
+_LONGEST_SETTING, _SHORTEST_VALUE = 36, 12
 
 
-def _setting_line(name: str, setting: Document, path: str) -> Line:
-    origin, place = text(setting, "from"), _place(setting, path)
+def _setting_lines(settings: object, path: str, width: int) -> list[Line]:
+    """Return name, value and origin in columns; a value that is wider than its column is whole."""
+    if not isinstance(settings, dict):
+        return []
+    # What somebody set is what one looks for: the defaults come after it.
+    chosen = sorted(settings, key=lambda name: text(settings[name], "from") == "default")
+    names = widest(chosen, _LONGEST_SETTING)
+    origins = {name: _origin(settings[name], path) for name in chosen}
+    room = width - names - max(map(width_of, origins.values()), default=0) - 4
+    values = widest((_value(settings[name]) for name in chosen), max(_SHORTEST_VALUE, room))
+    lines: list[Line] = []
+    for name in chosen:
+        tone = "dim" if text(settings[name], "from") == "default" else "strong"
+        value = _padded(_value(settings[name]), values, tone)
+        lines.append((*plain(" "), *_padded(name, names), *plain("  "), *value, *origins[name]))
+    return lines
+
+
+def _padded(word: str, width: int, tone: str = "plain") -> Line:
+    return fit(plain(word, tone), max(width, cell_len(word)))
+
+
+def _value(setting: Document) -> str:
     value = look_up(setting, "value")
-    shown = printable(str(value)) if value not in ("", None) else NOTHING
+    return printable(str(value)) if value not in ("", None) else NOTHING
+
+
+def _origin(setting: Document, path: str) -> Line:
+    origin = text(setting, "from")
     note = "" if look_up(setting, "live") else "  (a restart changes it)"
-    return (
-        (f" {name:<36} ", "plain"),
-        *fit(plain(cut(shown, 24), "dim" if origin == "default" else "strong"), 24),
-        (f"  {place or origin}", "dim" if origin == "default" else "accent"),
-        (note, "dim"),
-    )
+    tone = "dim" if origin == "default" else "accent"
+    return ((f"  {_place(setting, path) or origin}", tone), (note, "dim"))
 
 
-def _server_line(server: Document, path: str) -> Line:
+def _server_lines(servers: Sequence[Document], path: str) -> list[Line]:
+    names = widest((text(server, "name") for server in servers), LONGEST_NAME)
+    return [_server_line(server, names, path) for server in servers]
+
+
+def _server_line(server: Document, names: int, path: str) -> Line:
     left_out = ("name", "url", "from", "place")
     more = " ".join(
         f"{key}={printable(str(value))}"
@@ -209,8 +258,9 @@ def _server_line(server: Document, path: str) -> Line:
         if key not in left_out and value not in (None, "", [], {}, (), _USUAL.get(key))
     )
     return (
-        (f" {text(server, 'name'):<16} ", "strong"),
-        (f"{text(server, 'url')}  ", "plain"),
+        (" ", "plain"),
+        *_padded(text(server, "name"), names, "strong"),
+        (f"  {text(server, 'url')}  ", "plain"),
         (f"{_place(server, path) or text(server, 'from')}  ", "accent"),
         (more, "dim"),
     )
@@ -228,7 +278,7 @@ def empty_requests(url: str, model: str) -> list[Line]:
     body = f'{{"model": "{model or "MODEL"}", "messages": [{{"role": "user", "content": "Hi"}}]}}'
     return [
         plain(" No requests yet. Send one:", "strong"),
-        EMPTY_LINE,
+        EMPTY,
         plain(
             f"   curl {url}/v1/chat/completions -H 'content-type: application/json' \\", "accent"
         ),

@@ -17,6 +17,7 @@ from dash_kit import (
     snapshot,
     text_of,
     texts,
+    tried,
 )
 
 from mvllm_router.dashboard import panes
@@ -26,6 +27,8 @@ from mvllm_router.dashboard.details import detail_lines
 from mvllm_router.dashboard.header import figure_lines, state_line
 from mvllm_router.dashboard.history import Point
 from mvllm_router.dashboard.lines import cut, plain, width_of
+
+LONG = "gpu-node-with-a-long-name.cluster.local:8000"
 
 
 def test_a_request_names_every_server_that_was_tried_and_why_it_was_left() -> None:
@@ -43,9 +46,27 @@ def test_what_steers_a_terminal_is_shown_and_not_done() -> None:
     assert "\x1b" not in line
     assert "\n" not in line
     assert "\\x1b" in line
-    event = panes.event_line({"message": "\x1b[2J", "kind": "up", "backend": "a"})
-    assert "\x1b" not in text_of(event)
+    event = {"message": "\x1b[2J\nb\x1b", "kind": "up", "backend": "a"}
+    assert "\x1b" not in "".join(texts(panes.event_lines([event])))
     assert "\x1b" not in text_of(panes.log_line("x \x1b[31m"))
+
+
+def test_an_event_of_several_lines_stands_under_its_first_one() -> None:
+    told = "it is refused:\nerror: no TOML\n --> servers.toml:13:6\n   |\n13 | x = 1"
+    event = {"kind": "reload", "backend": "a", "message": told}
+    lines = texts(panes.event_lines([event, {"kind": "up", "message": ""}]))
+    assert lines[0].endswith("reload       a: it is refused:")
+    assert lines[2].index("--> servers") == lines[1].index("error: no TOML") + 1
+    assert lines[4].endswith("13 | x = 1")
+    assert len(lines) == 6
+
+
+def test_times_and_tokens_have_their_place_beside_long_names_of_servers() -> None:
+    one = request(1, tried=[tried(LONG)], model="Qwen3-32B-FP8")
+    for width, last in ((80, "328 tok"), (120, "lowest score, 0.31 of 3"), (200, "of 3")):
+        line = texts(panes.request_lines([one], width))[0]
+        assert last in line[:width]
+        assert (LONG in line) == (width == 200)
 
 
 def test_requests_that_were_left_out_are_counted() -> None:
@@ -55,7 +76,7 @@ def test_requests_that_were_left_out_are_counted() -> None:
 
 
 def test_settings_that_somebody_chose_come_before_the_defaults() -> None:
-    lines = texts(panes.config_lines(CONFIG, {}))
+    lines = texts(panes.config_lines(CONFIG, {}, 120))
     place = {name: n for n, line in enumerate(lines) for name in ("policy", "port") if name in line}
     assert place["policy"] < place["port"]
     assert [line for line in lines if "/etc" in line] == [" file  /etc/router/servers.toml"]
@@ -67,8 +88,24 @@ def test_settings_that_somebody_chose_come_before_the_defaults() -> None:
     assert any("a restart changes it" in line for line in lines)
 
 
+def test_settings_have_the_width_that_there_is_and_long_ones_are_whole() -> None:
+    long = "https://" + "x" * 60
+    settings = {
+        "port": {"value": 8888, "from": "default", "live": True},
+        "cors_origins": {"value": long, "from": "file", "place": "f:1", "live": True},
+    }
+    names = [{"name": LONG, "url": "http://a"}, {"name": "b", "url": "http://b"}]
+    lines = texts(panes.config_lines({"settings": settings, "servers": names}, {}, 120))
+    assert f" cors_origins  {long}  f:1" in lines
+    assert next(line for line in lines if "port" in line).index("default") == lines[-2].index("f:1")
+    assert any(line.startswith(f" {LONG}  http://a") for line in lines)
+    lines = texts(panes.config_lines({"settings": settings}, {}, 60))
+    assert f" cors_origins  {long}  f:1" in lines
+    assert " default" in next(line for line in lines if "port" in line)[:60]
+
+
 def test_a_router_that_does_not_tell_its_settings_is_no_error() -> None:
-    lines = texts(panes.config_lines(None, snapshot(), "It does not."))
+    lines = texts(panes.config_lines(None, snapshot(), 120, "It does not."))
     assert any("least_load" in line for line in lines)
     assert any("It does not." in line for line in lines)
 
@@ -100,9 +137,6 @@ def test_details_show_the_arithmetic_and_why_others_are_left_out() -> None:
     assert any("→ gpu-00" in line for line in lines)
     assert any("(7 + 0.5·1) / 32 = 0.23" in line for line in lines)
     assert any("it drains" in line for line in lines)
-
-
-LONG = "gpu-node-with-a-long-name.cluster.local:8000"
 
 
 def test_details_keep_the_columns_of_the_candidates_under_each_other() -> None:
@@ -208,9 +242,9 @@ def test_no_list_fails_its_tab(junk: object) -> None:
             panes.request_lines([one], 120)
     for config in with_junk(CONFIG, junk):
         if isinstance(config, dict):
-            panes.config_lines(config, {})
+            panes.config_lines(config, {}, 120)
     for explained in with_junk(EXPLAINED, junk):
         if isinstance(explained, dict):
             detail_lines(server(0), explained, None)
-    panes.event_line({"at": junk, "kind": junk, "backend": junk, "message": junk})
+    panes.event_lines([{"at": junk, "kind": junk, "backend": junk, "message": junk}])
     assert Row({"name": junk}).name is not None
