@@ -75,14 +75,21 @@ class Dashboard(Changing):
 
     def on_mount(self) -> None:
         self.heed_signals()
-        for theme in (DARK, LIGHT):
-            self.register_theme(theme)
-        if self.theme == "textual-dark":  # unless TEXTUAL_THEME names another one
-            self.theme = DARK.name
+        self._dress()
         self.query_one("#filter", Input).can_focus = False
         self.show()
         self.run_worker(self._follow(), exclusive=True, group="follow")
         self.set_interval(_TICK, self._show_state)
+
+    def _dress(self) -> None:
+        """Take a theme of ours, unless TEXTUAL_THEME names another one."""
+        for theme in (DARK, LIGHT):
+            self.register_theme(theme)
+        named = self.theme
+        if named in ("textual-dark", DARK.name, LIGHT.name):
+            # Textual did not know ours and painted its own: only for a change does it paint anew.
+            self.set_reactive(App.theme, "textual-dark")
+            self.theme = LIGHT.name if named == LIGHT.name else DARK.name
 
     async def on_unmount(self) -> None:
         await self.source.close()

@@ -290,6 +290,25 @@ def test_ctrl_z_gives_the_terminal_back_until_the_dashboard_is_continued(tmp_pat
         assert shown.end() == 0
 
 
+# `router` with a theme from the environment.
+THEMED = """
+import os
+os.environ.update(TEXTUAL_THEME="router-light", COLORTERM="truecolor")
+from mvllm_router.cli import main
+main("router")
+"""
+
+
+def test_a_theme_of_ours_is_taken_from_the_environment(tmp_path: Path) -> None:
+    with terminal("top", SERVER, cwd=tmp_path, program=("-c", THEMED)) as shown:
+        shown.read_until("connection refused")
+        shown.type("?")
+        page = shown.read_until("esc closes")
+        assert "48;2;243;244;246" in page  # the surface of the light one
+        shown.type("qq")
+        assert shown.end() == 0
+
+
 def test_top_needs_a_terminal(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mvllm_router", "top"],
