@@ -122,7 +122,7 @@ def _request(
     if body is not None:
         headers["Content-Type"] = "application/json"
     # As clients of OpenAI's API write it: a policy that looks at prompts compares their text.
-    data = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+    data = None if body is None else _as_json(body)
     try:
         request = urllib.request.Request(address, data, headers, method=method)
     except ValueError:
@@ -130,6 +130,11 @@ def _request(
     if request.type not in ("http", "https"):
         raise Unreachable(f"{url} is no address of a router")
     return request
+
+
+def _as_json(body: Mapping[str, Any]) -> bytes:
+    # Without NaN and Infinity, which JSON does not have and the router refuses with the whole body.
+    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
 
 
 def _ask(

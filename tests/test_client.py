@@ -193,6 +193,13 @@ def test_what_is_sent_is_json_with_its_type_and_the_key() -> None:
         assert server.bodies == [("PATCH", b'{"state":"drain"}')]
 
 
+def test_numbers_that_json_does_not_have_are_not_sent() -> None:
+    with serving() as server:
+        with pytest.raises(ValueError, match="JSON"):
+            send("PATCH", server.url, "/", {"weight": float("nan")})
+        assert server.bodies == []
+
+
 def test_an_empty_object_is_sent_and_nothing_is_not() -> None:
     with serving() as server:
         send("POST", server.url, "/", {})

@@ -53,6 +53,7 @@ from mvllm_router.cli.options import (
     ServerUrl,
     TlsCert,
     TlsKey,
+    Weight,
     Write,
     flag,
 )
@@ -313,9 +314,7 @@ def remove(
 @app.command(rich_help_panel=_OPERATE, epilog=_WEIGHT_EXAMPLES)
 def weight(
     name: ServerName,
-    weight: Annotated[
-        float, typer.Argument(metavar="W", help="Factor on its capacity.", show_default=False)
-    ],
+    weight: Weight,
     write: Write = False,
     url: RouterAddress = ROUTER,
     json: AsJson = False,

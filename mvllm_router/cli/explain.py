@@ -46,11 +46,13 @@ def explain(
 
 def _read(path: Path) -> object:
     try:
-        return json.loads(path.read_bytes())
+        body: object = json.loads(path.read_bytes())
+        json.dumps(body, allow_nan=False)  # Python reads NaN, and takes 1e400 for infinity
     except OSError as error:
         fail(f"{path}: {error.strerror or error}", Exit.USAGE)
     except ValueError as error:
         fail(f"{path} is not JSON: {error}", Exit.USAGE)
+    return body
 
 
 def _print(document: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -203,7 +204,7 @@ ServerUrl = Annotated[
     str,
     typer.Argument(metavar="URL", help="The server, such as http://gpu3:8000.", show_default=False),
 ]
-_ENTRY = "Server"
+_ENTRY, _WEIGHT = "Server", "Factor on its capacity."
 
 
 def _of_entry(*names: str, help: str, metavar: str, **more: Any) -> Any:
@@ -211,6 +212,13 @@ def _of_entry(*names: str, help: str, metavar: str, **more: Any) -> Any:
     return typer.Option(
         *names, help=help, metavar=metavar, rich_help_panel=_ENTRY, show_default=False, **more
     )
+
+
+def _finite(value: Optional[float]) -> Optional[float]:  # noqa: UP045
+    """Refuse nan and inf, as which 1e400 is read: JSON does not have them."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
 
 
 EntryName = Annotated[
@@ -223,7 +231,11 @@ EntryEngine = Annotated[
 ]
 EntryWeight = Annotated[
     Optional[float],  # noqa: UP045
-    _of_entry("--weight", help="Factor on its capacity.", metavar="W"),
+    _of_entry("--weight", help=_WEIGHT, metavar="W", callback=_finite),
+]
+Weight = Annotated[
+    float,
+    typer.Argument(metavar="W", help=_WEIGHT, show_default=False, callback=_finite),
 ]
 EntryMaxLoad = Annotated[
     Optional[int],  # noqa: UP045

@@ -117,6 +117,8 @@ async def test_they_print_the_answer_for_programs(
         ("weight gpu-1 5000", 2, "`weight` must be a number from 0.001 to 1000"),
         ("weight gpu-2 1", 2, "There is no server `gpu-2`. Did you mean `gpu-1`?"),
         ("weight gpu-1 heavy", 2, "Error"),
+        ("weight gpu-1 nan", 2, "nan is not a finite number"),
+        ("add http://127.0.0.1:7 --weight 1e400", 2, "inf is not a finite number"),
         ("remove gpu-2", 2, "There is no server `gpu-2`. Did you mean `gpu-1`?"),
     ],
 )
@@ -157,6 +159,16 @@ async def test_explain_shows_each_server_with_its_arithmetic_and_why(
     assert best.rstrip().endswith("the only one that can be asked")
     assert other.split()[:2] == ["○", "gpu-1"]
     assert other.rstrip().endswith("down: connection refused")
+
+
+@pytest.mark.parametrize("number", ["NaN", "1e400"])
+async def test_a_body_with_a_number_that_json_lacks_is_not_sent(
+    number: str, tmp_path: Path
+) -> None:
+    (tmp_path / "body.json").write_text(f'{{"temperature": {number}}}')
+    done = await router("explain", "--body", "body.json", cwd=tmp_path)
+    assert done.code == 2
+    assert "body.json is not JSON" in done.err
 
 
 async def test_explain_ends_with_1_and_the_reason_when_nobody_could_take_it(
