@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from mvllm_router.dashboard import figures
 from mvllm_router.dashboard.document import NOTHING, Document, entries, number, text
 from mvllm_router.dashboard.history import Point
@@ -20,19 +22,18 @@ def state_line(snapshot: Document, url: str, words: Line, width: int) -> Line:
     """
     uptime = number(snapshot, "uptime_seconds")
     facts: list[Line] = [((text(snapshot, "address") or url, "strong"),)]
+    if text(snapshot, "state") == "draining":
+        facts.append((("stopping", "bad"),))
+    if changes := number(snapshot, "live_changes"):
+        facts.append(((f"{changes:.0f} not in the file", "warn"),))
     if uptime is not None:
         facts.append(((f"up {figures.span(uptime)}", "plain"),))
     if policy := text(snapshot, "policy"):
         facts.append(((policy, "accent"),))
-    if text(snapshot, "state") == "draining":
-        facts.insert(1, (("stopping", "bad"),))
-    if changes := number(snapshot, "live_changes"):
-        facts.append(((f"{changes:.0f} not in the file", "warn"),))
     right: Line = ((" ", "plain"), *words, (" ", "plain"))
     named, short = _states(snapshot, named=True), _states(snapshot, named=False)
-    # The words behind the glyphs go first: the table has them as well.
-    ways = [(named, len(facts)), *((short, kept) for kept in range(len(facts), 0, -1))]
-    for states, kept in ways:
+    # The words behind the glyphs go before a fact does: the table has them as well.
+    for kept, states in product(range(len(facts), 0, -1), (named, short)):
         left = (*_joined(facts[:kept]), ("  ", "plain"), *states)
         if width_of(left) + width_of(right) <= width:
             break

@@ -125,6 +125,18 @@ def test_changes_that_are_not_in_the_file_and_a_stop_are_said() -> None:
     )
 
 
+def test_a_narrow_line_of_state_keeps_what_should_be_known_and_uses_its_room() -> None:
+    servers = [server(n) for n in range(3)]
+    known = snapshot(live_changes=1, servers=servers)
+    line = text_of(state_line(known, "http://x", plain("LIVE"), 80))
+    assert "1 not in the file" in line
+    assert "● 3 up" in line
+    assert "least_load" not in line
+    line = text_of(state_line(known, "http://x", plain("LIVE"), 68))
+    assert "1 not in the file" in line
+    assert "● 3 up" in line
+
+
 def test_figures_keep_their_places() -> None:
     before, names = figure_lines(Point(1.0, requests=9.9, tokens=None, errors=0.0), 120)
     after, _ = figure_lines(Point(1.0, requests=12_000.0, tokens=7.0, errors=0.5), 120)
