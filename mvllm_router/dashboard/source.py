@@ -90,9 +90,9 @@ class HttpSource:
             ) as response:
                 status, answer = response.status, await _read(response)
         except asyncio.TimeoutError:
-            raise Unreachable(f"no answer from {self.url} in {seconds:.0f} s") from None
+            raise Unreachable(f"no answer in {seconds:.0f} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"no router answers at {self.url}: {_reason(error)}") from None
+            raise Unreachable(f"no router answers: {_reason(error)}") from None
         except ValueError:  # its text would show the key
             raise Unreachable(f"{self.url}, or the key, cannot be sent") from None
         return judge(self.url, status, _object(answer), self._key)

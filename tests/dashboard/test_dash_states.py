@@ -14,7 +14,7 @@ from mvllm_router.dashboard.app import Dashboard
 from mvllm_router.dashboard.screens.dialog import Dialog
 from mvllm_router.dashboard.screens.reader import Details
 
-GONE = Unreachable("no router answers at http://127.0.0.1:8888: connection refused")
+GONE = Unreachable("no router answers: connection refused")
 
 
 class Ended:
@@ -53,6 +53,13 @@ async def test_a_router_that_was_never_there_is_waited_for() -> None:
         router.error = None
         await running.pass_time(1)
         assert "gpu-00" in running.text()
+
+
+async def test_80_columns_have_room_for_when_a_router_that_is_gone_is_asked_again() -> None:
+    router = FakeRouter()
+    router.error = GONE
+    async with dashboard(router, size=(80, 24)) as running:
+        assert running.screen()[1].endswith("connection refused · asked again in 0.5s")
 
 
 async def test_a_router_that_wants_a_key_says_which() -> None:
