@@ -14,9 +14,10 @@ from textual.containers import Container, Horizontal
 from textual.widgets import Input
 
 from mvllm_router.dashboard import figures, panes
+from mvllm_router.dashboard.board import Board
 from mvllm_router.dashboard.changing import Changing
 from mvllm_router.dashboard.details import detail_lines
-from mvllm_router.dashboard.document import Document, text, texts
+from mvllm_router.dashboard.document import text, texts
 from mvllm_router.dashboard.header import figure_lines, state_line
 from mvllm_router.dashboard.keys import KEYS
 from mvllm_router.dashboard.lines import Line, plain
@@ -55,7 +56,6 @@ class Dashboard(Changing):
     def __init__(self, source: Source, **more: Any) -> None:
         """Show the router of `source`; for the other arguments see `Core`."""
         super().__init__(source, **more)
-        self._explained: Document | None = None
         self._look_now = asyncio.Event()
 
     def compose(self) -> ComposeResult:
@@ -111,7 +111,10 @@ class Dashboard(Changing):
     async def look(self) -> None:
         """Ask the router for all that the screen shows."""
         page = self._page
-        self._explained = await self.feed.look(self.tab, page.server if page else "")
+        if page is None or (self.board.held is not None and page.explained is not None):
+            await self.feed.look(self.tab)
+        else:
+            page.explained = await self.feed.look(self.tab, page.server)
 
     def look_now(self) -> None:
         """Do not wait for the next look."""
@@ -120,13 +123,12 @@ class Dashboard(Changing):
     # --- showing
 
     def show(self) -> None:
-        """Put the board on the screen; a picture that is held still stays as it is."""
+        """Put the board on the screen, or what is held of it."""
         if not self._is_there:
             return
         with self.batch_update():
             self._show_state()
-            if not self.board.view.paused or self.is_stale:
-                self._show_all()
+            self._show_all()
 
     @property
     def _is_there(self) -> bool:
@@ -140,24 +142,25 @@ class Dashboard(Changing):
         return top if isinstance(top, Details) else None
 
     def _show_all(self) -> None:
-        now, grey, view = self.clock(), self.is_stale, self.board.view
-        rows = self.board.rows(now)
+        board, now = self.board.shown(self.clock())
+        grey, view = self.is_stale, board.view
+        rows = board.rows(now)
         self._share_out(len(rows))
-        lines = figure_lines(self.board.history.now, self.size.width)
+        lines = figure_lines(board.history.now, self.size.width)
         self.base.query_one("#figures", Painted).show(lines, grey=grey)
         self.base.query_one("#table", ServerTable).show(
             rows,
             columns=view.columns,
             sort=view.sort,
             descending=view.descending,
-            empty=self._empty_table(),
+            empty=self._empty_table(board),
             grey=grey,
         )
         for chart in self.base.query(Chart):
-            chart.draw(self.board.history, view.span, now, grey=grey)
-        self._show_pane(grey)
+            chart.draw(board.history, view.span, now, grey=grey)
+        self._show_pane(board, grey)
         if (page := self._page) is not None:
-            self._show_details(page, grey)
+            self._show_details(page, board, grey)
 
     def _share_out(self, rows: int) -> None:
         sizes = share_out(self.size.width, self.size.height, rows, charts=self.board.view.charts)
@@ -168,19 +171,19 @@ class Dashboard(Changing):
         for number, chart in enumerate(self.base.query(Chart)):
             chart.set_class(number >= sizes.number_of_charts, "-off")
 
-    def _empty_table(self) -> list[Line]:
+    def _empty_table(self, board: Board) -> list[Line]:
         if self.link.last is None:
             return panes.message("Looking for the router ...") if not self.link.failures else []
-        view = self.board.view
-        return panes.empty_servers(view.typed, view.faults_only, len(self.board.servers))
+        view = board.view
+        return panes.empty_servers(view.typed, view.faults_only, len(board.servers))
 
     def _show_state(self) -> None:
         """Show the line of state, the tabs and the keys, which tell also of a silent router."""
         if not self._is_there:
             return
-        now, view, width = self.clock(), self.board.view, self.size.width
-        words = self.link.words(now, paused=view.paused)
-        line = state_line(self.board.snapshot, self.source.url, words, width)
+        board, _ = self.board.shown(now := self.clock())
+        words = self.link.words(now, paused=board is not self.board)
+        line = state_line(board.snapshot, self.source.url, words, self.size.width)
         self.base.query_one("#state", Painted).show([line])
         banner = self.base.query_one("#banner", Painted)
         banner.set_class(bool(problem := self._problem()), "-on")
@@ -231,23 +234,22 @@ class Dashboard(Changing):
             words.append(f"log of {log.name}")
         return " · ".join(words)
 
-    def _show_pane(self, grey: bool) -> None:
+    def _show_pane(self, board: Board, grey: bool) -> None:
         for name in panes.TABS:
             self.base.query_one(f"#{name}").set_class(name == self.tab, "-on")
         pane = self.base.query_one(f"#{self.tab}", Scrolled)
         is_own = self.tab == "log" and self.board.server_log is None  # and not the router's word
-        pane.show(self._pane_lines(pane.size.width or 80), grey=grey and not is_own)
+        pane.show(self._pane_lines(board, pane.size.width or 80), grey=grey and not is_own)
 
-    def _pane_lines(self, width: int) -> list[Line]:
+    def _pane_lines(self, board: Board, width: int) -> list[Line]:
         if self.tab == "requests":
-            return self._request_lines(width)
+            return self._request_lines(board, width)
         if self.tab == "events":
-            found = panes.event_lines(list(self.board.events.entries))
+            found = panes.event_lines(list(board.events.entries))
             return found or panes.message("Nothing has happened yet.")
         if self.tab == "config":
-            return panes.config_lines(
-                self.board.config, self.board.snapshot, width, self.feed.why_not("config")
-            )
+            why_not = self.feed.why_not("config")
+            return panes.config_lines(board.config, board.snapshot, width, why_not)
         return self._log_lines()
 
     def _log_lines(self) -> list[Line]:
@@ -259,25 +261,27 @@ class Dashboard(Changing):
                 "`router run` on a terminal starts a router with its log here.",
                 "l shows the log of a server that the router has started.",
             )
-        return [panes.log_line(line) for line in self.log_source.lines()]
+        if self.board.held is None:
+            self.read_log()
+        return [panes.log_line(line) for line in self.board.router_log]
 
-    def _request_lines(self, width: int) -> list[Line]:
-        found = panes.request_lines(list(self.board.requests.entries), width)
+    def _request_lines(self, board: Board, width: int) -> list[Line]:
+        found = panes.request_lines(list(board.requests.entries), width)
         if found:
             return found
         if why_not := self.feed.why_not("requests"):
             return panes.message(why_not)
-        models = [model for server in self.board.servers for model in texts(server, "models")]
-        address = text(self.board.snapshot, "address") or self.source.url
+        models = [model for server in board.servers for model in texts(server, "models")]
+        address = text(board.snapshot, "address") or self.source.url
         return panes.empty_requests(address, models[0] if models else "")
 
-    def _show_details(self, page: Details, grey: bool) -> None:
-        server = self.board.server(page.server)
+    def _show_details(self, page: Details, board: Board, grey: bool) -> None:
+        server = board.server(page.server)
         if server is None:
             page.show(panes.message(f"There is no server {page.server} any more."), grey=grey)
             return
-        tokens = self.board.history.tokens_per_second(page.server)
-        page.show(detail_lines(server, self._explained, tokens), grey=grey)
+        tokens = board.history.tokens_per_second(page.server)
+        page.show(detail_lines(server, page.explained, tokens), grey=grey)
 
     # --- events of the terminal
 

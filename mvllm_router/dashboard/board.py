@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 
 from mvllm_router.dashboard.columns import SETS, Row, ordered
 from mvllm_router.dashboard.document import Document, entries, number, text, texts
@@ -29,7 +30,6 @@ class View:
     columns: str = "overview"
     span: float = 300.0
     charts: bool = True
-    paused: bool = False
 
     def next_columns(self) -> None:
         names = list(SETS)
@@ -55,7 +55,10 @@ class Board:
         self.events = Ring()
         self.requests = Ring()
         self.config: Document | None = None
+        self.router_log: list[str] = []
         self.server_log: ServerLog | None = None  # that the Log tab shows, None for the router's
+        self.held: Board | None = None  # what is shown in place of this one
+        self._held_at = 0.0
         self._order: list[str] = []
         self._order_at = float("-inf")
         self._ordered_by: tuple[object, ...] = ()
@@ -67,6 +70,20 @@ class Board:
             self.requests.restart()
             self.config = None
         self.snapshot = snapshot
+
+    def hold(self, now: float) -> None:
+        """Let the screen show what is here now, whatever is taken in from now on."""
+        self.held, self._held_at = copy(self), now
+        self.held.history = self.history.still()
+        self.held.events, self.held.requests = self.events.still(), self.requests.still()
+
+    def let_go(self) -> None:
+        """Let the screen show again what is newest."""
+        self.held = None
+
+    def shown(self, now: float) -> tuple[Board, float]:
+        """Return what the screen shows, and the time that it shows."""
+        return (self, now) if self.held is None else (self.held, self._held_at)
 
     @property
     def servers(self) -> list[Document]:
@@ -117,6 +134,10 @@ class Ring:
     def add_own(self, entry: Document) -> None:
         """Take in an entry that is the dashboard's."""
         self.entries.append(entry)
+
+    def still(self) -> Ring:
+        """Return one that stays as this one is now."""
+        return replace(self, entries=self.entries.copy())
 
     def restart(self) -> None:
         """The router counts from the start again; what it said before stays to be read."""

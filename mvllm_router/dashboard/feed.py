@@ -54,7 +54,9 @@ class Feed:
             self._link.succeeded(self._clock())
             await self._events(snapshot)
             if tab == "requests":
-                await self._requests(snapshot)
+                await self._requests(self._board)
+                if self._board.held is not None:
+                    await self._requests(self._board.held)
             elif tab == "config":
                 await self._config()
             elif tab == "log":
@@ -74,9 +76,9 @@ class Feed:
             answer = await self._try("events", lambda: self._source.get(path))
             ring.extend(entries(answer or snapshot, "events"))
 
-    async def _requests(self, snapshot: Document) -> None:
-        newest = number(snapshot, "requests_number")
-        ring = self._board.requests
+    async def _requests(self, board: Board) -> None:
+        newest = number(board.snapshot, "requests_number")
+        ring = board.requests
         if newest is not None and newest <= ring.newest:
             return
         limit = _AT_ONCE if ring.newest else KEPT
@@ -85,11 +87,13 @@ class Feed:
         ring.extend(entries(answer or {}, "requests"))
 
     async def _config(self) -> None:
-        self._board.config = await self._try("config", lambda: self._source.get("/router/config"))
+        board = self._board.held or self._board
+        if board is self._board or board.config is None:
+            board.config = await self._try("config", lambda: self._source.get("/router/config"))
 
     async def _server_log(self) -> None:
         log = self._board.server_log
-        if log is None:
+        if log is None or (self._board.held is not None and log.is_here):
             return
         try:
             log.take(await self._source.get(log.path))

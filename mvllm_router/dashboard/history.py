@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from mvllm_router.dashboard.document import Document, entries, number, text
@@ -52,6 +53,12 @@ class Window:
     def clear(self) -> None:
         self._samples.clear()
 
+    def still(self) -> Window:
+        """Return one that stays as this one is now."""
+        window = copy(self)
+        window._samples = self._samples.copy()
+        return window
+
     def grown(self, index: int) -> float | None:
         """Return by how much a counter has grown; None as long as there is nothing to compare."""
         if len(self._samples) < 2:
@@ -88,6 +95,13 @@ class History:
     def now(self) -> Point:
         """The newest point; one that knows nothing before the first snapshot."""
         return self._points[-1] if self._points else Point(0.0)
+
+    def still(self) -> History:
+        """Return one to look at, which stays as this one is now."""
+        history = copy(self)
+        history._points = self._points.copy()
+        history._servers = {name: window.still() for name, window in self._servers.items()}
+        return history
 
     def add(self, snapshot: Document, at: float) -> bool:
         """Take a snapshot in; return whether it is that of another life of the router."""

@@ -130,8 +130,19 @@ class Looking(Core):
         self.base.query_one("#log", Scrolled).to_end()
 
     def action_pause(self) -> None:
-        self.board.view.paused = not self.board.view.paused
+        """Hold the picture, once there is one, or let it go on."""
+        if self.board.held is not None:
+            self.board.let_go()
+            self.look_now()
+        elif self.board.snapshot:
+            self.read_log()
+            self.board.hold(self.clock())
         self.show()
+
+    def read_log(self) -> None:
+        """Bring the router's log up to date, where the dashboard has started it."""
+        if self.log_source is not None:
+            self.board.router_log = self.log_source.lines()
 
     def action_refresh_now(self) -> None:
         self.look_now()
@@ -140,7 +151,8 @@ class Looking(Core):
 
     def action_export(self) -> None:
         name = f"router-{self._stamp()}.json"
-        content = json.dumps(self.board.snapshot, indent=2, ensure_ascii=False)
+        shown, _ = self.board.shown(self.clock())
+        content = json.dumps(shown.snapshot, indent=2, ensure_ascii=False)
         self._write(name, lambda path: path.write_text(content + "\n", encoding="utf-8"))
 
     def action_still(self) -> None:

@@ -202,6 +202,9 @@ class FakeRouter:
         self.more = more
         self.second = 0
         self.requests = REQUESTS
+        self.events = EVENTS
+        self.config = CONFIG
+        self.explained = EXPLAINED
         self.logs: dict[str, list[str]] = {}  # of servers that it has started
         self.weights: dict[str, float] = {}  # that were changed; the snapshot tells them later
         self.sent: list[tuple[str, str, Mapping[str, Any]]] = []
@@ -232,8 +235,8 @@ class FakeRouter:
             return {"weight": self.weights.get(route.removeprefix("backends/"), 1.0)}
         answers: dict[str, Document] = {
             "requests": {"requests": self.requests, "newest": 6},
-            "events": {"events": EVENTS, "newest": 4},
-            "config": CONFIG,
+            "events": {"events": self.events, "newest": 4},
+            "config": self.config,
         }
         return answers[route]
 
@@ -248,7 +251,7 @@ class FakeRouter:
         if path == "/router/explain":
             if "explain" in self.lacking:
                 raise Refused("no such route", 404, {})
-            return EXPLAINED
+            return self.explained
         self.sent.append((method, path, body))
         self.matches.append(match)
         await self.answers.wait()

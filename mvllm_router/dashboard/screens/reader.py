@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.screen import ModalScreen
 
+from mvllm_router.dashboard.document import Document
 from mvllm_router.dashboard.keys import GROUPS, KEYS, MOVES
 from mvllm_router.dashboard.lines import EMPTY, Line, plain
 from mvllm_router.dashboard.widgets.paint import Scrolled
@@ -63,6 +64,7 @@ class Details(Reader):
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.server = name
+        self.explained: Document | None = None  # where a request for its model would go
 
 
 def help_lines(*, read_only: bool) -> list[Line]:
