@@ -92,6 +92,23 @@ async def test_the_cursor_stays_on_its_server_when_the_order_changes() -> None:
         assert running.app.table.chosen.name == "gpu-01"
 
 
+async def test_the_cursor_is_in_sight_wherever_a_new_order_takes_its_server() -> None:
+    async with dashboard(FakeRouter(500)) as running:
+        await running.press("j", "j", "s", "S")
+        assert running.app.table.chosen is not None
+        assert running.app.table.chosen.name == "gpu-02"
+        assert any(line.startswith(" gpu-02 ") for line in running.screen())
+        await running.press("S")
+        assert any(line.startswith(" gpu-02 ") for line in running.screen())
+
+
+async def test_a_table_that_was_scrolled_away_from_the_cursor_stays_there() -> None:
+    async with dashboard(FakeRouter(500)) as running:
+        running.app.table.scroll_to(y=100, animate=False)
+        await running.pass_time(2)
+        assert running.app.table.scroll_offset.y == 100
+
+
 async def test_w_shows_other_columns() -> None:
     async with dashboard() as running:
         for heading in ("gap p99", "tok in", "version", "run/cap"):

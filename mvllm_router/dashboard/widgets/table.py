@@ -70,7 +70,7 @@ class ServerTable(ScrollView, can_focus=True):
         empty: Sequence[Line],
         grey: bool,
     ) -> None:
-        """Show these rows; the cursor stays on its server.
+        """Show these rows; the cursor stays on its server, and in sight where that moves.
 
         Args:
             columns: the set of columns.
@@ -78,7 +78,7 @@ class ServerTable(ScrollView, can_focus=True):
             empty: what is shown when there are no rows.
             grey: paint it dim.
         """
-        before = self.chosen
+        before, place = self.chosen, self._cursor
         self._rows, self._empty, self.columns = rows, empty, columns
         self._layout = layout(rows, self.size.width or 80, columns)
         self._head = self._layout.heading(sort, descending=descending)
@@ -87,6 +87,8 @@ class ServerTable(ScrollView, can_focus=True):
             self._cursor = names.index(before.name)
         self._cursor = max(0, min(self._cursor, len(rows) - 1))
         self.virtual_size = Size(self.size.width, len(rows) + 1)
+        if self._cursor != place:  # else it stays where a person has scrolled to
+            self._keep_in_sight()
         painted = [self._line(y) for y in range(self.size.height)]
         if painted != self._painted or grey != self.grey:
             self._painted, self.grey = painted, grey
