@@ -63,9 +63,12 @@ class Board:
         self._order_at = float("-inf")
         self._ordered_by: tuple[object, ...] = ()
 
-    def take(self, snapshot: Document, now: float) -> None:
-        """Take a snapshot in; after a restart of the router the numbers begin anew."""
-        if self.history.add(snapshot, now):
+    def take(self, snapshot: Document, now: float, *, took: float = 0.0) -> None:
+        """Take a snapshot in that was `took` seconds under way.
+
+        After a restart of the router the numbers begin anew.
+        """
+        if self.history.add(snapshot, now, took=took):
             self.events.restart()
             self.requests.restart()
             self.config = None

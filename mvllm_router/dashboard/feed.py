@@ -44,14 +44,16 @@ class Feed:
             What the router explains of that server's model, None where it does not.
         """
         try:
+            asked = self._clock()
             snapshot = await self._source.get("/router/snapshot")
             if not isinstance(snapshot.get("servers"), list):
                 raise Unreachable(f"{self._source.url} answers, but not as a router does")
             before = self._link.last
-            self._board.take(snapshot, self._clock())
+            now = self._clock()
+            self._board.take(snapshot, now, took=now - asked)
             if before is None or self._link.failures:
                 self._closed.clear()  # it may be another version of the router, or have other keys
-            self._link.succeeded(self._clock())
+            self._link.succeeded(now)
             await self._events(snapshot)
             if tab == "requests":
                 await self._requests(self._board)

@@ -103,9 +103,14 @@ class History:
         history._servers = {name: window.still() for name, window in self._servers.items()}
         return history
 
-    def add(self, snapshot: Document, at: float) -> bool:
-        """Take a snapshot in; return whether it is that of another life of the router."""
-        is_new = self._is_another_life(snapshot, at)
+    def add(self, snapshot: Document, at: float, *, took: float = 0.0) -> bool:
+        """Take a snapshot in; return whether it is that of another life of the router.
+
+        Args:
+            at: when it came.
+            took: seconds from the question to the answer, in any of which it may have been made.
+        """
+        is_new = self._is_another_life(snapshot, at, took)
         if is_new:
             for window in (self._short, self._long, *self._servers.values()):
                 window.clear()
@@ -123,14 +128,15 @@ class History:
             self._points.popleft()
         return is_new
 
-    def _is_another_life(self, snapshot: Document, at: float) -> bool:
+    def _is_another_life(self, snapshot: Document, at: float, took: float) -> bool:
         """Compare process and start, which is by this clock, with those of the last snapshot."""
         uptime = number(snapshot, "uptime_seconds")
-        life = (number(snapshot, "pid"), at - (uptime or 0.0))
+        latest_start = at - (uptime or 0.0)
+        life = (number(snapshot, "pid"), latest_start)
         before, self._life = self._life, life
         if before is None or uptime is None:
             return False
-        return before[0] != life[0] or life[1] > before[1] + _SLACK
+        return before[0] != life[0] or latest_start - took > before[1] + _SLACK
 
     def _add_servers(self, servers: Sequence[Document], at: float) -> None:
         names = {text(server, "name") for server in servers}

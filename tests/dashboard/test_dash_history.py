@@ -56,6 +56,21 @@ def test_a_restart_is_no_negative_rate_and_said() -> None:
     assert history.now.requests == pytest.approx(42)
 
 
+def test_an_answer_that_was_long_under_way_is_no_restart() -> None:
+    history = fed(range(10))
+    # Written at once, and 3.5 s on the way here; the next one is on time again.
+    assert not history.add(snapshot(10), 1013.5, took=3.5)
+    assert not history.add(snapshot(14), 1014.0)
+    assert history.now.requests is not None
+    # Or the router took as long before it wrote it.
+    assert not history.add(snapshot(20), 1020.0, took=3.5)
+
+
+def test_a_restart_with_the_same_number_of_process_is_seen_though_its_answer_is_slow() -> None:
+    history = fed(range(10), pid=1)
+    assert history.add(snapshot(0, pid=1, uptime_seconds=0.5), 1014.0, took=3.5)
+
+
 def test_counters_that_go_back_begin_anew() -> None:
     history = fed(range(10))
     history.add(snapshot(10, tokens_out=5), 1010.0)

@@ -81,6 +81,21 @@ async def test_a_router_that_is_slow_does_not_freeze_the_screen() -> None:
         await look
 
 
+async def test_a_slow_answer_is_not_taken_for_another_router() -> None:
+    async with dashboard() as running:
+        running.router.answers.clear()
+        look = asyncio.ensure_future(running.app.look())
+        await running.pilot.pause()
+        running.clock.now += 3.5
+        running.router.answers.set()
+        await look
+        await running.pass_time(1)
+        assert len(running.app.board.events.entries) == 4
+        assert [path for path in running.router.asked if "/requests" in path] == [
+            "/router/requests?limit=500&after=0"
+        ]
+
+
 async def test_the_dashboard_looks_again_by_itself() -> None:
     async with dashboard() as running:
         running.app.link.interval = 0.01
