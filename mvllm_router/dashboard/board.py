@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from mvllm_router.dashboard.columns import SETS, Row, ordered
 from mvllm_router.dashboard.document import Document, entries, number, text, texts
 from mvllm_router.dashboard.filter import matches, parse
 from mvllm_router.dashboard.history import History
+from mvllm_router.dashboard.latest import Latest
 from mvllm_router.dashboard.log import ServerLog
 
 KEPT = 500  # requests, and events
@@ -119,28 +119,32 @@ class Board:
         self._order_at, self._ordered_by = now, chosen
 
 
-@dataclass
-class Ring:
-    """The last entries of a list of the router's that counts them, oldest first."""
+class Ring(Latest[Document]):
+    """The last entries of a list of the router's that counts them.
 
-    entries: deque[Document] = field(default_factory=lambda: deque(maxlen=KEPT))
-    newest: int = 0
+    One of the ring's own, with `left_out`, stands for those that were not asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(KEPT)
+        self.newest = 0
 
     def extend(self, found: Iterable[Document]) -> None:
         """Take in those that are newer than the newest one."""
         for entry in found:
             count = int(number(entry, "number") or 0)
-            if count > self.newest:
-                self.entries.append(entry)
-                self.newest = count
-
-    def add_own(self, entry: Document) -> None:
-        """Take in an entry that is the dashboard's."""
-        self.entries.append(entry)
+            if count <= self.newest:
+                continue
+            if self.newest and count > self.newest + 1:
+                self.keep({"left_out": count - self.newest - 1})
+            self.keep(entry)
+            self.newest = count
 
     def still(self) -> Ring:
         """Return one that stays as this one is now."""
-        return replace(self, entries=self.entries.copy())
+        ring = copy(self)
+        ring.entries = self.entries.copy()
+        return ring
 
     def restart(self) -> None:
         """The router counts from the start again; what it said before stays to be read."""

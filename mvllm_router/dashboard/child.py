@@ -75,6 +75,11 @@ class Child:
         told = json.loads(line)
         return Announced(told["url"], told["key"])
 
+    @property
+    def gone(self) -> int:
+        """Return how many lines of its log are kept no more."""
+        return self._kept.gone
+
     def lines(self) -> list[str]:
         """Return the last lines of its log, oldest first."""
         return self._kept.lines()

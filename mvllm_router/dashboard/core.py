@@ -145,4 +145,4 @@ class Core(App[None]):
     def record(self, server: str, message: str) -> None:
         """Add a line of a person's own to the events."""
         event = {"at": self.wall(), "kind": "you", "backend": server, "message": message}
-        self.board.events.add_own(event)
+        self.board.events.keep(event)

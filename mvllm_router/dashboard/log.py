@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
 from mvllm_router.dashboard.document import Document, number, texts
+from mvllm_router.dashboard.latest import Latest
 
 KEPT = 2000  # lines
 _CHUNK = 256 * 1024  # bytes of one look: a log that runs away does not stop the screen
@@ -17,6 +17,9 @@ _FROM_END = 64 * 1024  # bytes of a file that was there before
 
 class Log(Protocol):
     """A router's log, and whether it still runs."""
+
+    @property
+    def gone(self) -> int: ...
 
     def lines(self) -> list[str]: ...
 
@@ -59,18 +62,24 @@ class Kept:
 
     def __init__(self, *tails: Tail) -> None:
         self._tails = tails
-        self._lines: deque[str] = deque(maxlen=KEPT)
+        self._lines: Latest[str] = Latest(KEPT)
 
     def read(self) -> list[str]:
         """Return the lines that are new, and keep them."""
         new = [line for tail in self._tails for line in tail.read()]
-        self._lines.extend(new)
+        for line in new:
+            self._lines.keep(line)
         return new
+
+    @property
+    def gone(self) -> int:
+        """Return how many lines are kept no more."""
+        return self._lines.gone
 
     def lines(self) -> list[str]:
         """Return all lines that are kept, oldest first."""
         self.read()
-        return list(self._lines)
+        return list(self._lines.entries)
 
 
 class ServerLog:
@@ -81,7 +90,7 @@ class ServerLog:
         self.name = name
         self.why_not = ""
         self.is_here = False  # the router has answered
-        self._lines: deque[str] = deque(maxlen=KEPT)
+        self._lines: Latest[str] = Latest(KEPT)
         self._newest = 0
 
     @property
@@ -95,13 +104,19 @@ class ServerLog:
         newest = int(number(answer, "newest") or 0)
         if newest < self._newest:
             self._lines.clear()
-        self._lines.extend(texts(answer, "lines"))
+        for line in texts(answer, "lines"):
+            self._lines.keep(line)
         self._newest = newest if newest >= self._newest else 0
 
     def refuse(self, why: str) -> None:
         """Keep why the router does not tell it."""
         self.why_not = why
 
+    @property
+    def gone(self) -> int:
+        """Return how many lines are kept no more."""
+        return self._lines.gone
+
     def lines(self) -> list[str]:
         """Return the last lines, oldest first."""
-        return list(self._lines)
+        return list(self._lines.entries)

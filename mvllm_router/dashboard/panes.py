@@ -56,21 +56,17 @@ _KIND_TONES = {
 
 
 def request_lines(requests: Sequence[Document], width: int) -> list[Line]:
-    """Return the requests, the names of their models under each other, and where some are left out.
-
-    With more than a hundred a second the dashboard does not ask for all.
-    """
+    """Return the requests, the names of their models under each other."""
     most = _WIDE_MODEL if width >= 120 else _MODEL_WIDTH
     model = max(1, widest((text(request, "model") for request in requests), most))
     name = max(_SHORTEST_NAME, width - _ALL_ELSE)
-    lines, last = [], 0
-    for request in requests:
-        number_of = int(number(request, "number") or 0)
-        if last and number_of > last + 1:
-            lines.append(plain(f" … {number_of - last - 1} more", "dim"))
-        lines.append(_request_line(request, model, name))
-        last = number_of
-    return lines
+    return [_left_out(request) or _request_line(request, model, name) for request in requests]
+
+
+def _left_out(entry: Document) -> Line:
+    """Return how many entries are left out, where this one stands for them."""
+    count = number(entry, "left_out")
+    return plain(f" … {count:.0f} more", "dim") if count else EMPTY
 
 
 def _request_line(request: Document, model_width: int, name_width: int) -> Line:
@@ -150,6 +146,8 @@ def event_lines(events: Sequence[Document]) -> list[Line]:
 
 
 def _event(event: Document) -> list[Line]:
+    if left_out := _left_out(event):
+        return [left_out]
     kind = text(event, "kind")
     backend = text(event, "backend")
     # Its lines are parted first: `text` would write the ends of them as escapes.

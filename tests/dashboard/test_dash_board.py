@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dash_kit import in_state, request, server, snapshot
+from dash_kit import in_state, request, server, snapshot, text_of
 
+from mvllm_router.dashboard import panes
 from mvllm_router.dashboard.board import KEPT, Board, Ring, only_server_of
 
 
@@ -43,6 +44,18 @@ def test_a_ring_takes_what_is_new_and_is_bounded() -> None:
     assert [one["number"] for one in ring.entries] == [1, 2, 3]
     ring.extend(request(n) for n in range(4, 2000))
     assert len(ring.entries) == KEPT
+    assert ring.gone == 1999 - KEPT
+
+
+def test_what_was_left_out_of_a_list_stands_in_it_and_nothing_after_a_restart() -> None:
+    ring = Ring()
+    ring.extend([{"number": 7}, {"number": 8}, {"number": 12}])
+    ring.restart()
+    ring.extend([{"number": 3}])
+    assert list(ring.entries) == [
+        {"number": 7}, {"number": 8}, {"left_out": 3}, {"number": 12}, {"number": 3}
+    ]  # fmt: skip
+    assert text_of(panes.event_line(ring.entries[2])) == " … 3 more"
 
 
 def test_after_a_restart_numbers_begin_anew_and_what_was_seen_stays() -> None:

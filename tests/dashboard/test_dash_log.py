@@ -42,6 +42,7 @@ def test_what_is_kept_is_bounded(tmp_path: Path) -> None:
     assert len(kept.lines()) == KEPT
     assert kept.lines()[-1] == "4999"
     assert kept.read() == []
+    assert kept.gone == 5000 - KEPT
 
 
 def told(log: ServerLog, *lines: str, newest: int) -> list[str]:
@@ -63,6 +64,7 @@ def test_a_router_that_was_started_anew_counts_lines_from_the_start() -> None:
     log = ServerLog("a")
     told(log, "old", newest=70)
     assert told(log, newest=3) == []
+    assert log.gone == 1
     assert log.path.endswith("?after=0"), "it has lines that were not told yet"
     assert told(log, "new", newest=3) == ["new"]
 

@@ -21,7 +21,7 @@ from dash_kit import (
 )
 
 from mvllm_router.dashboard import panes
-from mvllm_router.dashboard.board import Board
+from mvllm_router.dashboard.board import Board, Ring
 from mvllm_router.dashboard.columns import SETS, Row, layout, ordered
 from mvllm_router.dashboard.details import detail_lines
 from mvllm_router.dashboard.header import figure_lines, state_line
@@ -70,7 +70,9 @@ def test_times_and_tokens_have_their_place_beside_long_names_of_servers() -> Non
 
 
 def test_requests_that_were_left_out_are_counted() -> None:
-    lines = texts(panes.request_lines([request(1), request(2), request(412)], 120))
+    ring = Ring()
+    ring.extend([request(1), request(2), request(412)])
+    lines = texts(panes.request_lines(list(ring.entries), 120))
     assert [line.strip() for line in lines if "more" in line] == ["… 409 more"]
     assert len(lines) == 4
 

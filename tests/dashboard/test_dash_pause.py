@@ -121,6 +121,8 @@ async def test_the_log_is_held_and_one_that_is_opened_is_shown() -> None:
 class Growing:
     """A router's log that has one more line whenever it is read."""
 
+    gone = 0
+
     def __init__(self) -> None:
         self._lines: list[str] = []
 

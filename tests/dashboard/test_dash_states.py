@@ -20,6 +20,8 @@ GONE = Unreachable("no router answers: connection refused")
 class Ended:
     """The log of a router that has ended, or has not."""
 
+    gone = 0
+
     def __init__(self, code: int | None) -> None:
         self.code = code
 
