@@ -239,7 +239,18 @@ class Dashboard(Changing):
             self.base.query_one(f"#{name}").set_class(name == self.tab, "-on")
         pane = self.base.query_one(f"#{self.tab}", Scrolled)
         is_own = self.tab == "log" and self.board.server_log is None  # and not the router's word
-        pane.show(self._pane_lines(board, pane.size.width or 80), grey=grey and not is_own)
+        lines = self._pane_lines(board, pane.size.width or 80)
+        pane.show(lines, grey=grey and not is_own, gone=self._gone(board))
+
+    def _gone(self, board: Board) -> int:
+        """Return how many lines of the open tab are kept no more."""
+        lists = {
+            "requests": board.requests,
+            "events": board.events,
+            "log": self.board.server_log or self.log_source,
+        }
+        shown = lists.get(self.tab)
+        return shown.gone if shown is not None else 0
 
     def _pane_lines(self, board: Board, width: int) -> list[Line]:
         if self.tab == "requests":

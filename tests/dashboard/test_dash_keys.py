@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from dash_kit import FakeRouter, dashboard, request, server
+from dash_kit import EVENTS, FakeRouter, Running, dashboard, request, server
 from support import until
 from textual.widgets import Input
 
@@ -564,3 +564,39 @@ async def test_a_list_that_was_scrolled_up_stays_where_it_is_read() -> None:
         router.more = {"requests_number": 219}
         await running.pass_time(1)
         assert pane.scroll_offset.y == before
+
+
+def top_line(running: Running, pane: Scrolled) -> str:
+    """Return what stands in the first line of a list, without the scrollbar."""
+    return running.screen()[pane.region.y][:60]
+
+
+@pytest.mark.parametrize("tab", ["requests", "events", "log"])
+async def test_what_is_read_keeps_its_place_though_a_full_list_loses_its_first_lines(
+    tab: str,
+) -> None:
+    router = FakeRouter()
+    async with dashboard(router) as running:
+
+        async def bring(first: int, last: int) -> None:
+            """Let entries come, and as many lines of a log."""
+            router.requests = [request(n) for n in range(first, last)]
+            router.events = [{**EVENTS[1], "number": n, "at": n} for n in range(first, last)]
+            router.logs = {"gpu-00": [f"line {n}" for n in range(last * 4)]}
+            router.more = {"requests_number": last - 1, "events_number": last - 1}
+            await running.pass_time(1)
+
+        if tab == "log":
+            running.app.action_log_of("gpu-00")
+        running.app.action_tab(tab)
+        pane = running.app.query_one(f"#{tab}", Scrolled)
+        await bring(7, 600)
+        pane.focus()
+        await running.press("pageup", "pageup")
+        before, place = top_line(running, pane), pane.scroll_offset.y
+        await bring(600, 640)
+        await bring(650, 660)
+        assert top_line(running, pane) == before
+        assert pane.scroll_offset.y < place
+        await bring(660, 3000)
+        assert pane.scroll_offset.y == 0

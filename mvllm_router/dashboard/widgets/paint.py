@@ -71,11 +71,17 @@ class Scrolled(ScrollView, can_focus=True):
         """`follow`: the newest line is the last one, and stays in sight."""
         super().__init__(id=id)
         self._lines: Sequence[Line] = ()
+        self._gone = 0
         self._follow = follow
         self.grey = False
 
-    def show(self, lines: Sequence[Line], *, grey: bool = False) -> None:
-        """Show these lines; where a person has scrolled up, what they read stays in its place."""
+    def show(self, lines: Sequence[Line], *, grey: bool = False, gone: int = 0) -> None:
+        """Show these lines; where a person has scrolled up, what they read stays in its place.
+
+        Args:
+            gone: how many lines were before them and are kept no more.
+        """
+        fallen, self._gone = gone - self._gone, gone
         if list(lines) == list(self._lines) and grey == self.grey:
             return
         at_end = self._follow and self.is_at_end
@@ -83,6 +89,8 @@ class Scrolled(ScrollView, can_focus=True):
         self.virtual_size = Size(self.size.width, len(lines))
         if at_end:
             self.to_end()
+        elif fallen > 0:  # else it is another list
+            self.scroll_to(y=self.scroll_offset.y - fallen, animate=False, force=True)
         self.refresh()
 
     def to_end(self) -> None:
