@@ -34,6 +34,23 @@ async def test_moving_is_by_arrows_and_letters() -> None:
         assert running.app.table.chosen.name > "gpu-05"
 
 
+async def test_the_lists_and_the_pages_move_by_letters_as_the_table_does() -> None:
+    router = FakeRouter()
+    router.requests = [request(n) for n in range(1, 200)]
+    async with dashboard(router, size=(80, 24)) as running:
+        await running.press("tab")
+        pane = running.app.query_one("#requests", Scrolled)
+        await running.press("g")
+        await until(lambda: pane.scroll_offset.y == 0)
+        await running.press("j", "j", "k")
+        await until(lambda: pane.scroll_offset.y == 1)
+        await running.press("G")
+        await until(lambda: pane.is_at_end)
+        await running.press("question_mark", "j", "j", "k")
+        page = running.app.screen.query_one("#page", Scrolled)
+        await until(lambda: page.scroll_offset.y == 1)
+
+
 async def test_enter_opens_the_details_and_escape_closes_them() -> None:
     async with dashboard() as running:
         await running.press("j", "enter")

@@ -22,8 +22,6 @@ class Reader(ModalScreen[None]):
     AUTO_FOCUS = "Scrolled"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,q,enter", "dismiss", "Close", show=False),
-        Binding("j", "line(1)", "Down", show=False),
-        Binding("k", "line(-1)", "Up", show=False),
     ]
 
     def __init__(self, title: str, lines: Sequence[Line] = ()) -> None:
@@ -49,9 +47,6 @@ class Reader(ModalScreen[None]):
         for page in self.query("#page").results(Scrolled):
             page.styles.height = len(lines) + 2
             page.show(lines, grey=grey)
-
-    def action_line(self, step: int) -> None:
-        self.query_one("#page", Scrolled).scroll_relative(y=step, animate=False)
 
 
 class Details(Reader):
