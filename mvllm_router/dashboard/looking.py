@@ -152,7 +152,7 @@ class Looking(Core):
     def action_export(self) -> None:
         name = f"router-{self._stamp()}.json"
         shown, _ = self.board.shown(self.clock())
-        content = json.dumps(shown.snapshot, indent=2, ensure_ascii=False)
+        content = json.dumps(shown.snapshot, indent=2)  # ASCII: names may be half a sign
         self._write(name, lambda path: path.write_text(content + "\n", encoding="utf-8"))
 
     def action_still(self) -> None:

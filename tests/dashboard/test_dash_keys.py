@@ -264,6 +264,16 @@ async def test_a_still_is_taken_of_whatever_is_open(
             picture.unlink()
 
 
+async def test_x_writes_what_no_encoding_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with dashboard(FakeRouter(policy="half a \ud83d sign")) as running:
+        await running.press("x")
+        (document,) = sorted(tmp_path.glob("*.json"))  # noqa: ASYNC240
+        assert json.loads(document.read_text())["policy"] == "half a \ud83d sign"
+
+
 async def test_a_folder_that_cannot_be_written_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
