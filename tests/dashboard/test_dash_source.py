@@ -72,7 +72,7 @@ async def test_nobody_and_somebody_else_are_told_apart(sources: list[HttpSource]
     server.close()
     await server.wait_closed()
     # Without the address, which stands above it on the screen and is long.
-    with pytest.raises(Unreachable, match="^no router answers: connection refused$"):
+    with pytest.raises(Unreachable, match=r"^no router answers: connection refused$"):
         await source.get("/router/snapshot")
 
 
