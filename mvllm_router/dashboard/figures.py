@@ -35,8 +35,10 @@ def whole(value: float | None) -> str:
 
 
 def decimal(value: float | None) -> str:
-    """Return a number with two decimals."""
-    return NOTHING if value is None else f"{value:.2f}"
+    """Return a number with two decimals; with three where these would be 0.00."""
+    if value is None:
+        return NOTHING
+    return f"{value:.3f}" if 0 < value < 0.005 else f"{value:.2f}"
 
 
 def size(value: float | None) -> str:

@@ -30,6 +30,21 @@ def test_a_rate_keeps_its_decimal_so_that_it_does_not_jitter() -> None:
 
 
 @pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "–"),
+        (0.0, "0.00"),
+        (0.001, "0.001"),
+        (0.004, "0.004"),
+        (0.005, "0.01"),
+        (1.5, "1.50"),
+    ],
+)
+def test_the_smallest_weights_are_not_shown_as_nothing(value: float | None, expected: str) -> None:
+    assert figures.decimal(value) == expected
+
+
+@pytest.mark.parametrize(
     ("seconds", "expected"), [(None, "–"), (0.0634, "63 ms"), (0.9996, "1.00 s"), (1.2, "1.20 s")]
 )
 def test_times_have_their_unit(seconds: float | None, expected: str) -> None:
