@@ -17,7 +17,6 @@ from mvllm_router.dashboard import figures, panes
 from mvllm_router.dashboard.board import Board
 from mvllm_router.dashboard.changing import Changing
 from mvllm_router.dashboard.details import detail_lines
-from mvllm_router.dashboard.document import text, texts
 from mvllm_router.dashboard.header import figure_lines, state_line
 from mvllm_router.dashboard.keys import KEYS
 from mvllm_router.dashboard.lines import Line, plain
@@ -282,9 +281,11 @@ class Dashboard(Changing):
             return found
         if why_not := self.feed.why_not("requests"):
             return panes.message(why_not)
-        models = [model for server in board.servers for model in texts(server, "models")]
-        address = text(board.snapshot, "address") or self.source.url
-        return panes.empty_requests(address, models[0] if models else "")
+        if self.link.failures:
+            return panes.message("The router does not answer.")
+        if self.link.last is None:
+            return []
+        return panes.empty_requests(board.snapshot, self.source.url)
 
     def _show_details(self, page: Details, board: Board, grey: bool) -> None:
         server = board.server(page.server)

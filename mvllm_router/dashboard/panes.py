@@ -15,6 +15,7 @@ from mvllm_router.dashboard.document import (
     look_up,
     number,
     text,
+    texts,
 )
 from mvllm_router.dashboard.lines import (
     EMPTY,
@@ -271,14 +272,21 @@ def _place(entry: Document, path: str) -> str:
     return place[len(folder) :] if folder and place.startswith(folder) else place
 
 
-def empty_requests(url: str, model: str) -> list[Line]:
-    """Return what a person may do when nothing has come yet."""
-    body = f'{{"model": "{model or "MODEL"}", "messages": [{{"role": "user", "content": "Hi"}}]}}'
+def empty_requests(snapshot: Document, url: str) -> list[Line]:
+    """Return what a person may do when nothing has come yet; requests are listed when they end."""
+    if running := number(snapshot, "in_flight"):
+        verb = "runs" if running == 1 else "run"
+        return message(f"No request has finished yet: {running:.0f} {verb}.")
+    models = [model for server in entries(snapshot, "servers") for model in texts(server, "models")]
+    model = models[0] if models else "MODEL"
+    address = text(snapshot, "address") or url
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hi"}}]}}'
     return [
         plain(" No requests yet. Send one:", "strong"),
         EMPTY,
         plain(
-            f"   curl {url}/v1/chat/completions -H 'content-type: application/json' \\", "accent"
+            f"   curl {address}/v1/chat/completions -H 'content-type: application/json' \\",
+            "accent",
         ),
         plain(f"     -d '{body}'", "accent"),
     ]

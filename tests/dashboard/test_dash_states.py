@@ -164,11 +164,27 @@ async def test_something_else_that_answers_is_no_router() -> None:
 
 
 async def test_no_servers_and_no_requests_say_what_to_do() -> None:
-    router = FakeRouter(0)
+    router = FakeRouter(0, in_flight=0)
     router.requests = []
     async with dashboard(router) as running:
         assert "No servers yet" in running.text()
         assert "curl http://127.0.0.1:8888/v1/chat/completions" in running.text()
+
+
+async def test_no_request_is_asked_for_of_a_router_that_does_not_answer_or_has_some() -> None:
+    router = FakeRouter(in_flight=3)
+    router.requests = []
+    router.error = GONE
+    async with dashboard(router) as running:
+        assert "The router does not answer." in running.text()
+        assert "curl" not in running.text()
+        router.error = None
+        await running.pass_time(1)
+        assert "No request has finished yet: 3 run." in running.text()
+        assert "curl" not in running.text()
+        router.more["in_flight"] = 1
+        await running.pass_time(1)
+        assert "No request has finished yet: 1 runs." in running.text()
 
 
 async def test_a_router_that_has_ended_says_so_with_its_last_words() -> None:
