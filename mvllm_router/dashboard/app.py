@@ -56,6 +56,7 @@ class Dashboard(Changing):
         """Show the router of `source`; for the other arguments see `Core`."""
         super().__init__(source, **more)
         self._look_now = asyncio.Event()
+        self._requests = panes.RequestLines()
 
     def compose(self) -> ComposeResult:
         yield Painted(id="state")
@@ -276,7 +277,7 @@ class Dashboard(Changing):
         return [panes.log_line(line) for line in self.board.router_log]
 
     def _request_lines(self, board: Board, width: int) -> list[Line]:
-        found = panes.request_lines(list(board.requests.entries), width)
+        found = self._requests.of(list(board.requests.entries), width)
         if found:
             return found
         if why_not := self.feed.why_not("requests"):

@@ -56,12 +56,26 @@ _KIND_TONES = {
 }  # fmt: skip
 
 
-def request_lines(requests: Sequence[Document], width: int) -> list[Line]:
-    """Return the requests, the names of their models under each other."""
-    most = _WIDE_MODEL if width >= 120 else _MODEL_WIDTH
-    model = max(1, widest((text(request, "model") for request in requests), most))
-    name = max(_SHORTEST_NAME, width - _ALL_ELSE)
-    return [_left_out(request) or _request_line(request, model, name) for request in requests]
+class RequestLines:
+    """The lines of the last requests. What has ended does not change: its line is made once."""
+
+    def __init__(self) -> None:
+        self._made: dict[int, tuple[Document, Line]] = {}  # by the identity of the request
+        self._widths = (0, 0)
+
+    def of(self, requests: Sequence[Document], width: int) -> list[Line]:
+        """Return a line for each, the names of their models under each other."""
+        most = _WIDE_MODEL if width >= 120 else _MODEL_WIDTH
+        model = max(1, widest({text(request, "model") for request in requests}, most))
+        widths = (model, max(_SHORTEST_NAME, width - _ALL_ELSE))
+        before = self._made if widths == self._widths else {}
+        self._made, self._widths = {}, widths
+        for request in requests:
+            kept = before.get(id(request))
+            if kept is None or kept[0] is not request:
+                kept = (request, _left_out(request) or _request_line(request, *widths))
+            self._made[id(request)] = kept
+        return [line for _, line in self._made.values()]
 
 
 def _left_out(entry: Document) -> Line:

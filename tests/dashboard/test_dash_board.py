@@ -55,7 +55,8 @@ def test_what_was_left_out_of_a_list_stands_in_it_and_nothing_after_a_restart() 
     assert list(ring.entries) == [
         {"number": 7}, {"number": 8}, {"left_out": 3}, {"number": 12}, {"number": 3}
     ]  # fmt: skip
-    assert text_of(panes.event_line(ring.entries[2])) == " … 3 more"
+    (line,) = panes.event_lines([ring.entries[2]])
+    assert text_of(line) == " … 3 more"
 
 
 def test_after_a_restart_numbers_begin_anew_and_what_was_seen_stays() -> None:

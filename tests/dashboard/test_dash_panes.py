@@ -32,7 +32,7 @@ LONG = "gpu-node-with-a-long-name.cluster.local:8000"
 
 
 def test_a_request_names_every_server_that_was_tried_and_why_it_was_left() -> None:
-    lines = texts(panes.request_lines(REQUESTS, 120))
+    lines = texts(panes.RequestLines().of(REQUESTS, 120))
     assert "gpu-06 (connection refused) → gpu-00" in lines[1]
     assert "the queue is full" in lines[2]
     assert "the client left" in lines[3]
@@ -42,7 +42,7 @@ def test_a_request_names_every_server_that_was_tried_and_why_it_was_left() -> No
 
 def test_what_steers_a_terminal_is_shown_and_not_done() -> None:
     bad = request(1, model="\x1b[2Jx", error="a\nb\x07", status=400)
-    line = texts(panes.request_lines([bad], 120))[0]
+    line = texts(panes.RequestLines().of([bad], 120))[0]
     assert "\x1b" not in line
     assert "\n" not in line
     assert "\\x1b" in line
@@ -64,7 +64,7 @@ def test_an_event_of_several_lines_stands_under_its_first_one() -> None:
 def test_times_and_tokens_have_their_place_beside_long_names_of_servers() -> None:
     one = request(1, tried=[tried(LONG)], model="Qwen3-32B-FP8")
     for width, last in ((80, "328 tok"), (120, "lowest score, 0.31 of 3"), (200, "of 3")):
-        line = texts(panes.request_lines([one], width))[0]
+        line = texts(panes.RequestLines().of([one], width))[0]
         assert last in line[:width]
         assert (LONG in line) == (width == 200)
 
@@ -72,9 +72,27 @@ def test_times_and_tokens_have_their_place_beside_long_names_of_servers() -> Non
 def test_requests_that_were_left_out_are_counted() -> None:
     ring = Ring()
     ring.extend([request(1), request(2), request(412)])
-    lines = texts(panes.request_lines(list(ring.entries), 120))
+    lines = texts(panes.RequestLines().of(list(ring.entries), 120))
     assert [line.strip() for line in lines if "more" in line] == ["… 409 more"]
     assert len(lines) == 4
+
+
+def test_the_line_of_a_request_is_made_once_for_a_width() -> None:
+    lines = panes.RequestLines()
+    one, two = (request(number, tried=[tried(LONG)]) for number in (1, 2))
+    first, again = lines.of([one], 200), lines.of([one, two], 200)
+    assert again[0] is first[0]
+    for width in (80, 200):
+        assert lines.of([one, two], width) == panes.RequestLines().of([one, two], width)
+    assert lines.of([one], 80) != first
+
+
+def test_a_request_that_takes_the_memory_of_another_has_its_own_line() -> None:
+    lines = panes.RequestLines()
+    for number in range(50):
+        request = dict(REQUESTS[0], status=200 + number)
+        assert f" {200 + number} " in texts(lines.of([request], 120))[0]
+        del request
 
 
 def test_settings_that_somebody_chose_come_before_the_defaults() -> None:
@@ -253,7 +271,7 @@ def test_no_document_fails_the_screen(junk: object) -> None:
 def test_no_list_fails_its_tab(junk: object) -> None:
     for one in with_junk(REQUESTS[1], junk):
         if isinstance(one, dict):
-            panes.request_lines([one], 120)
+            panes.RequestLines().of([one], 120)
     for config in with_junk(CONFIG, junk):
         if isinstance(config, dict):
             panes.config_lines(config, {}, 120)
