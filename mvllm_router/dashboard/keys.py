@@ -190,6 +190,7 @@ MOVES = (
     ("↑ ↓ j k", "one row up or down"),
     ("g G", "first or last row"),
     ("pgup pgdn", "one screen up or down"),
+    ("← →", "in the list under the table: the rest of long lines"),
     ("tab", "from the table to the list under it and back"),
     ("mouse", "a row, the head of a column, a tab, a key at the foot"),
 )

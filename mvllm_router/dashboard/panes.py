@@ -73,19 +73,20 @@ class RequestLines:
         for request in requests:
             kept = before.get(id(request))
             if kept is None or kept[0] is not request:
-                kept = (request, _left_out(request) or _request_line(request, *widths))
+                kept = (request, _request_line(request, *widths))
             self._made[id(request)] = kept
         return [line for _, line in self._made.values()]
 
 
 def _left_out(entry: Document) -> Line:
-    """Return how many entries are left out, where this one stands for them."""
-    count = number(entry, "left_out")
-    return plain(f" … {count:.0f} more", "dim") if count else EMPTY
+    """Return how many entries this one stands for."""
+    return plain(f" … {number(entry, 'left_out') or 0:.0f} more", "dim")
 
 
 def _request_line(request: Document, model_width: int, name_width: int) -> Line:
     """Return one request: when, how it ended, what it was, where it went, and how long it took."""
+    if "left_out" in request:
+        return _left_out(request)
     status = int(number(request, "status") or 0)
     parts: list[Part] = [
         (f" {figures.clock(_ended(request))} ", "dim"),
@@ -161,8 +162,8 @@ def event_lines(events: Sequence[Document]) -> list[Line]:
 
 
 def _event(event: Document) -> list[Line]:
-    if left_out := _left_out(event):
-        return [left_out]
+    if "left_out" in event:
+        return [_left_out(event)]
     kind = text(event, "kind")
     backend = text(event, "backend")
     # Its lines are parted first: `text` would write the ends of them as escapes.

@@ -21,6 +21,11 @@ from mvllm_router.dashboard.widgets.paint import Scrolled
 WRITING = [key.keys.partition(",")[0] for key in KEYS if key.writes]
 
 
+def top_line(running: Running, pane: Scrolled) -> str:
+    """Return what stands in the first line of a list, without the scrollbar."""
+    return running.screen()[pane.region.y][:60]
+
+
 async def test_moving_is_by_arrows_and_letters() -> None:
     async with dashboard(FakeRouter(50)) as running:
         for key, expected in (
@@ -49,6 +54,46 @@ async def test_the_lists_and_the_pages_move_by_letters_as_the_table_does() -> No
         await running.press("question_mark", "j", "j", "k")
         page = running.app.screen.query_one("#page", Scrolled)
         await until(lambda: page.scroll_offset.y == 1)
+
+
+async def test_a_long_line_of_a_list_is_read_to_its_end() -> None:
+    async with dashboard(size=(80, 24)) as running:
+        running.router.logs = {"gpu-00": ["begin " + "·" * 150 + " end", *["short"] * 40]}
+        await running.press("l")
+        await running.pass_time(1)
+        pane = running.app.query_one("#log", Scrolled)
+        await running.press("right")
+        assert pane.scroll_offset.x == 0, "the table has the focus"
+        await running.press("tab", "home")
+        await until(lambda: "begin" in running.text())
+        assert top_line(running, pane)[0] == " "
+        await running.press(*["right"] * 30)
+        line = running.screen()[pane.region.y]
+        assert line.rstrip(" ▁▂▃▄▅▆▇█").endswith("· end")
+        assert len(line) <= 80
+        assert pane.scroll_offset.x == pane.max_scroll_x == 161 - 79
+        await running.press("left")
+        assert running.screen()[pane.region.y].rstrip(" ▁▂▃▄▅▆▇█").endswith("…")
+        await running.press(*["left"] * 30)
+        assert pane.scroll_offset.x == 0
+
+
+async def test_who_reads_to_the_right_still_sees_the_newest_line_and_stays_there() -> None:
+    async with dashboard() as running:
+        running.router.logs = {"gpu-00": [f"{n:03} " + "x" * 200 + f" {n}." for n in range(90)]}
+        await running.press("l")
+        await running.pass_time(1)
+        await running.press("tab", *["right"] * 30)
+        assert " 89." in running.text()
+        running.router.logs["gpu-00"].append("090 " + "x" * 200 + " 90.")
+        await running.pass_time(1)
+        assert " 90." in running.text()
+
+
+async def test_what_fits_does_not_go_sideways() -> None:
+    async with dashboard(size=(200, 60)) as running:
+        await running.press("tab", *["right"] * 30)
+        assert running.app.query_one("#requests").scroll_offset.x == 0
 
 
 async def test_enter_opens_the_details_and_escape_closes_them() -> None:
@@ -591,11 +636,6 @@ async def test_a_list_that_was_scrolled_up_stays_where_it_is_read() -> None:
         router.more = {"requests_number": 219}
         await running.pass_time(1)
         assert pane.scroll_offset.y == before
-
-
-def top_line(running: Running, pane: Scrolled) -> str:
-    """Return what stands in the first line of a list, without the scrollbar."""
-    return running.screen()[pane.region.y][:60]
 
 
 @pytest.mark.parametrize("tab", ["requests", "events", "log"])

@@ -14,8 +14,9 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 from textual.widget import Widget
 
-from mvllm_router.dashboard.lines import EMPTY, TONES, Line, fit
+from mvllm_router.dashboard.lines import EMPTY, TONES, Line, fit, width_of
 
+_STEP = 8  # columns that a key goes sideways
 COMPONENTS = frozenset(f"tone--{tone}" for tone in TONES)
 
 
@@ -93,7 +94,7 @@ class Scrolled(ScrollView, can_focus=True):
             return
         at_end = self._follow and self.is_at_end
         self._lines, self.grey = lines, grey
-        self.virtual_size = Size(self.size.width, len(lines))
+        self.virtual_size = Size(max(map(width_of, lines), default=0), len(lines))
         if at_end:
             self.to_end()
         elif fallen > 0:  # else it is another list
@@ -102,19 +103,24 @@ class Scrolled(ScrollView, can_focus=True):
 
     def to_end(self) -> None:
         """Follow the newest line again, whatever a person has scrolled to."""
-        self.scroll_end(animate=False, force=True)
+        self.scroll_end(animate=False, force=True, x_axis=False)
 
     @property
     def is_at_end(self) -> bool:
         return self.scroll_offset.y >= self.max_scroll_y
 
     def on_resize(self, event: events.Resize) -> None:
-        at_end = self._follow and self.is_at_end
-        self.virtual_size = Size(event.size.width, len(self._lines))
-        if at_end:
+        if self._follow and self.is_at_end:
             self.to_end()
 
+    def action_scroll_left(self) -> None:
+        self.scroll_relative(x=-_STEP, animate=False)
+
+    def action_scroll_right(self) -> None:
+        self.scroll_relative(x=_STEP, animate=False)
+
     def render_line(self, y: int) -> Strip:
-        index = self.scroll_offset.y + y
-        line = self._lines[index] if index < len(self._lines) else EMPTY
-        return strip(self, line, self.scrollable_content_region.width, grey=self.grey)
+        left, top = self.scroll_offset
+        line = self._lines[top + y] if top + y < len(self._lines) else EMPTY
+        right = left + self.scrollable_content_region.width
+        return strip(self, line, right, grey=self.grey).crop(left, right)
