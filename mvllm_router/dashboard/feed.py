@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from mvllm_router.client import NotAuthorised, Refused, Unreachable
+from mvllm_router.config.problems import printable
 from mvllm_router.dashboard.board import KEPT, Board
 from mvllm_router.dashboard.document import Document, entries, number, text, texts
 from mvllm_router.dashboard.link import Link
@@ -14,7 +15,7 @@ from mvllm_router.dashboard.source import Source, hint_for
 _AT_ONCE = 100
 _NOT_FOUND = (400, 404, 405)  # what an older router says to routes that it does not have
 _LACKING = "This router is too old for this (GET /router/{route})."
-_NOT_ALLOWED = "This needs the router's admin key: --admin-key, or ROUTER_ADMIN_KEY."
+_NOT_ALLOWED = "This needs the router's admin key (--admin-key): {said}"
 
 
 class Feed:
@@ -99,8 +100,8 @@ class Feed:
             return
         try:
             log.take(await self._source.get(log.path))
-        except NotAuthorised:
-            log.refuse(_NOT_ALLOWED)
+        except NotAuthorised as error:
+            log.refuse(_not_allowed(error))
         except Refused as error:  # it was not started there, or the router is too old
             log.refuse(str(error))
 
@@ -119,9 +120,15 @@ class Feed:
             return None
         try:
             return await ask()
-        except NotAuthorised:  # the snapshot was told
-            self._closed[route] = _NOT_ALLOWED
+        except NotAuthorised as error:  # the snapshot was told
+            self._closed[route] = _not_allowed(error)
         except Refused as error:
             if error.status in _NOT_FOUND:
                 self._closed[route] = _LACKING.format(route=route)
         return None
+
+
+def _not_allowed(error: NotAuthorised) -> str:
+    """Say which key is needed, and what the router has said of the one that it was shown."""
+    said = str(error).rpartition(" answers: ")[2]
+    return _NOT_ALLOWED.format(said=printable(said))

@@ -209,8 +209,14 @@ async def test_without_the_admin_key_it_looks_and_is_refused_to_change(
         assert answer.status == 200
     async with operating(router, key="") as desk:
         await desk.until_shown("LIVE")
-        await desk.until_shown("needs the router's admin key")
+        await desk.until_shown("needs the router's admin key (--admin-key): An API key is needed")
         await desk.press("plus", "2")
         await desk.until_shown("API key")
         assert desk.spec("first").weight == 1.0
         await desk.until_shown("LIVE")
+
+
+async def test_an_admin_key_that_is_wrong_is_not_said_to_be_missing(router: Router) -> None:
+    async with operating(router, key="guessed") as desk:
+        await desk.press("4")
+        await desk.until_shown("needs the router's admin key (--admin-key): The API key is wrong.")
