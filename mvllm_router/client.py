@@ -8,6 +8,7 @@ import ssl
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 _MAX_ANSWER = 32 * 1024 * 1024  # bytes; a server takes 2000 of them
 _DONE = (200, 201)
@@ -114,7 +115,7 @@ def _said(document: Mapping[str, Any] | None) -> str:
 def _request(
     method: str, url: str, path: str, body: Mapping[str, Any] | None, key: str | None
 ) -> urllib.request.Request:
-    address = (url if "://" in url else f"http://{url}").rstrip("/") + path
+    address = address_of(url) + path
     headers = {}
     if key:
         # http.client sends Latin-1; the router reads UTF-8.
@@ -123,13 +124,24 @@ def _request(
         headers["Content-Type"] = "application/json"
     # As clients of OpenAI's API write it: a policy that looks at prompts compares their text.
     data = None if body is None else _as_json(body)
+    return urllib.request.Request(address, data, headers, method=method)
+
+
+def address_of(url: str) -> str:
+    """Return the address of a router, http:// where that was left out, without a slash at its end.
+
+    Raises:
+        Unreachable: it is none.
+    """
+    address = (url if "://" in url else f"http://{url}").rstrip("/")
     try:
-        request = urllib.request.Request(address, data, headers, method=method)
-    except ValueError:
-        raise Unreachable(f"{url} is no address of a router") from None
-    if request.type not in ("http", "https"):
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of an IPv6 address, or a port
+        is_address = False
+    if not is_address:
         raise Unreachable(f"{url} is no address of a router")
-    return request
+    return address
 
 
 def _as_json(body: Mapping[str, Any]) -> bytes:

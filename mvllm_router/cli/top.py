@@ -10,6 +10,7 @@ import typer
 
 from mvllm_router.cli.attended import GRACE, HANGUPS, is_attended, let_others_first
 from mvllm_router.cli.output import Exit, fail
+from mvllm_router.client import Unreachable
 
 _TERMINATED = 128 + signal.SIGTERM  # the exit code that shells give to who was asked to end
 
@@ -22,9 +23,13 @@ def show_dashboard(url: str, key: str | None, *, interval: float, read_only: boo
     from mvllm_router.dashboard.app import Dashboard
     from mvllm_router.dashboard.source import HttpSource
 
+    try:
+        source = HttpSource(url, key)
+    except Unreachable as error:
+        fail(str(error), Exit.USAGE)
     let_others_first()
     app = Dashboard(
-        HttpSource(url, key),
+        source,
         interval=interval,
         read_only=read_only,
         signals=HANGUPS,

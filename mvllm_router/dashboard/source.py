@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import aiohttp
 
-from mvllm_router.client import NotAuthorised, Unreachable, judge
+from mvllm_router.client import NotAuthorised, Unreachable, address_of, judge
 from mvllm_router.dashboard.document import Document
 
 # Seconds that an answer may take: a picture that is older is of no use. A change of the file may
@@ -41,8 +41,11 @@ class HttpSource:
         Args:
             key: the router's admin key or, where that is not needed, a client's.
             verify: check its certificate.
+
+        Raises:
+            Unreachable: `url` is no address.
         """
-        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        self.url = address_of(url)
         self._key = key.strip() if key else None
         self._verify = verify
         self._session: aiohttp.ClientSession | None = None

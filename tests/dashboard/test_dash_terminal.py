@@ -309,6 +309,14 @@ def test_a_theme_of_ours_is_taken_from_the_environment(tmp_path: Path) -> None:
         assert shown.end() == 0
 
 
+@pytest.mark.parametrize("url", ["ftp://gpu1", "http://", "http://gpu1:888888", "http://[::1"])
+def test_top_does_not_wait_for_what_is_no_address(url: str, tmp_path: Path) -> None:
+    with terminal("top", url, cwd=tmp_path) as shown:
+        assert shown.end() == 2
+        assert f"{url} is no address of a router" in shown.seen
+        assert "\x1b[?1049h" not in shown.seen
+
+
 def test_top_needs_a_terminal(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mvllm_router", "top"],
