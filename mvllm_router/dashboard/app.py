@@ -16,6 +16,7 @@ from textual.widgets import Input
 from mvllm_router.dashboard import figures, panes
 from mvllm_router.dashboard.board import Board
 from mvllm_router.dashboard.changing import Changing
+from mvllm_router.dashboard.columns import COLUMNS, arrow_of
 from mvllm_router.dashboard.details import detail_lines
 from mvllm_router.dashboard.header import figure_lines, state_line
 from mvllm_router.dashboard.keys import KEYS
@@ -230,6 +231,9 @@ class Dashboard(Changing):
             words.append("faults only")
         if view.columns != "overview":
             words.append(f"columns: {view.columns}")
+        if view.sort and not self.table.shows(view.sort):  # else its head has the arrow
+            heading = COLUMNS[view.sort].heading
+            words.append(f"sorted by {heading} {arrow_of(view.descending)}")
         if self.tab == "log" and (log := self.board.server_log) is not None:
             words.append(f"log of {log.name}")
         return " · ".join(words)

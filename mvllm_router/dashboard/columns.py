@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mvllm_router.dashboard import figures
 from mvllm_router.dashboard.document import NOTHING, Document, number, text, texts
-from mvllm_router.dashboard.lines import Line, cut, fit, plain, width_of
+from mvllm_router.dashboard.lines import Line, Part, cut, fit, plain, width_of
 from mvllm_router.dashboard.states import rank, state_cell
 
 # Columns of white space between two columns.
@@ -232,14 +232,20 @@ class Layout:
         """Return the heads of the columns; an arrow says by which the rows are sorted."""
         cells = []
         for column, width in self.columns:
-            arrow = ("▾" if descending else "▴") if column.key == sorted_by else ""
+            arrow = arrow_of(descending) if column.key == sorted_by else ""
             tone = "strong" if arrow else "heading"
-            cell = plain(f"{column.heading[: width - len(arrow)]}{arrow}", tone)
-            cells.append(fit(cell, width, right=column.is_number))
-        return _join(cells)
+            # Over numbers it stands before the word, which may need the gap for that.
+            words = f"{arrow}{column.heading}" if column.is_number else f"{column.heading}{arrow}"
+            cells.append(fit(plain(words, tone), width + column.is_number, right=column.is_number))
+        return _join(cells, [GAP - column.is_number for column, _ in self.columns])
+
+    def shows(self, key: str) -> bool:
+        """Return whether a column has room here."""
+        return any(column.key == key for column, _ in self.columns)
 
     def row(self, row: Row) -> Line:
-        return _join([_fit_cell(column, row, width) for column, width in self.columns])
+        cells = [_fit_cell(column, row, width) for column, width in self.columns]
+        return _join(cells, [GAP] * len(cells))
 
     def column_at(self, x: int) -> Column | None:
         """Return the column at a place of the line, for clicks; the gap belongs to its left."""
@@ -258,12 +264,11 @@ def _fit_cell(column: Column, row: Row, width: int) -> Line:
     return fit(cell, width, right=column.is_number)
 
 
-def _join(cells: Sequence[Line]) -> Line:
-    """Put cells side by side, with a margin of one at the left."""
-    gap = (" " * GAP, "plain")
-    line = [(" ", "plain")]
-    for number_, cell in enumerate(cells):
-        line.extend(cell if number_ == 0 else (gap, *cell))
+def _join(cells: Sequence[Line], gaps: Sequence[int]) -> Line:
+    """Put cells side by side, each after its gap; before the first one there is one column."""
+    line: list[Part] = [(" ", "plain")]
+    for number_, (cell, gap) in enumerate(zip(cells, gaps, strict=True)):
+        line.extend(cell if number_ == 0 else ((" " * gap, "plain"), *cell))
     return tuple(line)
 
 
@@ -291,6 +296,11 @@ def _total(widths: dict[str, int]) -> int:
 def _natural(key: str, rows: Sequence[Row]) -> int:
     cell = COLUMNS[key].cell
     return max((width_of(cell(row)) for row in rows), default=0)
+
+
+def arrow_of(descending: bool) -> str:
+    """Return the sign of an order."""
+    return "▾" if descending else "▴"
 
 
 def ordered(rows: Sequence[Row], key: str, *, descending: bool) -> list[Row]:

@@ -667,3 +667,21 @@ async def test_what_is_read_keeps_its_place_though_a_full_list_loses_its_first_l
         assert pane.scroll_offset.y < place
         await bring(660, 3000)
         assert pane.scroll_offset.y == 0
+
+
+async def test_an_order_by_a_column_that_has_no_room_is_said() -> None:
+    async with dashboard(size=(80, 24)) as running:
+        running.app.action_sort_by("kv")
+        await running.settle()
+        assert "sorted by" not in running.text()
+        running.app.action_sort_by("score")
+        await running.settle()
+        assert "sorted by score ▾" in running.text()
+        await running.press("S")
+        assert "sorted by score ▴" in running.text()
+        await running.pilot.resize_terminal(200, 60)
+        await running.settle()
+        assert "sorted by" not in running.text()
+        assert "▴score" in running.text()
+        await running.press("w")
+        assert "sorted by score ▴" in running.text()

@@ -60,6 +60,10 @@ class ServerTable(ScrollView, can_focus=True):
         """Return the row under the cursor."""
         return self._rows[self._cursor] if self._rows else None
 
+    def shows(self, key: str) -> bool:
+        """Return whether a column has room."""
+        return self._layout.shows(key)
+
     def show(
         self,
         rows: Sequence[Row],
