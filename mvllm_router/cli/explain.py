@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from mvllm_router.cli.manage import Remote
 from mvllm_router.cli.output import Exit, as_json, fail
 from mvllm_router.client import Refused
 from mvllm_router.config.problems import printable
+
+# Columns that names and reasons have at least; and those of a pipe, which has no end of a line.
+_LEAST, _PIPED = 12, 10_000
 
 
 def explain(
@@ -60,6 +64,8 @@ def _print(document: Mapping[str, Any]) -> None:
     from rich.text import Text
 
     console = Console(highlight=False, markup=False)
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
+        console.width = _PIPED
     console.print(Text(printable(_headline(document))))
     if document["candidates"]:
         console.print(_table(document))
@@ -76,8 +82,11 @@ def _table(document: Mapping[str, Any]) -> Any:
     from rich.text import Text
 
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("", "server", "(running + 0.5·waiting)/capacity", "why"):
-        table.add_column(heading, no_wrap=heading != "why", overflow="fold")
+    table.add_column("", no_wrap=True)
+    # Names without an end, and words: where the width is short, both go on in the next line.
+    table.add_column("server", overflow="fold", min_width=_LEAST)
+    table.add_column("(running + 0.5·waiting)/capacity", no_wrap=True)
+    table.add_column("why", overflow="fold", min_width=_LEAST)
     for one in document["candidates"]:
         is_chosen = one["name"] == document["chosen"]
         glyph, style = (

@@ -161,6 +161,24 @@ async def test_explain_shows_each_server_with_its_arithmetic_and_why(
     assert other.rstrip().endswith("down: connection refused")
 
 
+async def test_explain_breaks_long_names_rather_than_lose_why(
+    start_router: StartRouter, tmp_path: Path
+) -> None:
+    name = "gpu-node-with-quite-a-long-name.cluster.example.local:8000"
+    running = await start_router(ServerSpec(url="http://127.0.0.1:9", name=name))
+    await running.watches.checked()
+    env = {"cwd": tmp_path, "ROUTER_URL": running.url}
+    narrow = (await router("explain", **env, COLUMNS="80")).out.splitlines()
+    assert all(len(line.rstrip()) <= 80 for line in narrow)
+    why = narrow[1].index("why")
+    assert "".join(line[why:] for line in narrow[2:]).split()[:2] == ["down:", "connection"]
+    assert "".join(line[3:why].split()[0] for line in narrow[2:] if line[3:why].strip()) == name
+    piped = (await router("explain", **env, COLUMNS="")).out.splitlines()
+    assert len(piped) == 3
+    assert piped[2].split()[1] == name
+    assert piped[2].rstrip().endswith("down: connection refused")
+
+
 @pytest.mark.parametrize("number", ["NaN", "1e400"])
 async def test_a_body_with_a_number_that_json_lacks_is_not_sent(
     number: str, tmp_path: Path
