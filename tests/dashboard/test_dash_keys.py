@@ -669,6 +669,22 @@ async def test_what_is_read_keeps_its_place_though_a_full_list_loses_its_first_l
         assert pane.scroll_offset.y == 0
 
 
+async def test_a_list_that_follows_its_end_follows_it_in_a_lower_terminal_too() -> None:
+    router = FakeRouter()
+    router.requests = [request(n) for n in range(1, 200)]
+    async with dashboard(router, size=(80, 24)) as running:
+        pane = running.app.query_one("#requests", Scrolled)
+        for height in (20, 24, 30, 16, 36):
+            await running.pilot.resize_terminal(80, height)
+            await until(lambda height=height: running.app.size.height == height)
+            await running.settle()
+            assert pane.is_at_end
+        await running.press("tab", "g")
+        await running.pilot.resize_terminal(80, 20)
+        await running.settle()
+        assert pane.scroll_offset.y == 0
+
+
 async def test_an_order_by_a_column_that_has_no_room_is_said() -> None:
     async with dashboard(size=(80, 24)) as running:
         running.app.action_sort_by("kv")

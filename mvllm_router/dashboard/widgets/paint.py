@@ -81,6 +81,7 @@ class Scrolled(ScrollView, can_focus=True):
         self._lines: Sequence[Line] = ()
         self._gone = 0
         self._follow = follow
+        self._height = 0  # before a change of the size
         self.grey = False
 
     def show(self, lines: Sequence[Line], *, grey: bool = False, gone: int = 0) -> None:
@@ -110,7 +111,9 @@ class Scrolled(ScrollView, can_focus=True):
         return self.scroll_offset.y >= self.max_scroll_y
 
     def on_resize(self, event: events.Resize) -> None:
-        if self._follow and self.is_at_end:
+        was_at_end = self.scroll_offset.y >= len(self._lines) - self._height
+        self._height = self.scrollable_content_region.height
+        if self._follow and was_at_end:
             self.to_end()
 
     def action_scroll_left(self) -> None:
