@@ -79,7 +79,7 @@ class Entries:
             kept.times_made_from = quantiles
             kept.times = _write(_times(quantiles))[1:-1]
         changing = _changing(backend, load, state, now)
-        return b"%b,%b,%b,%b" % (kept.standing, kept.told, kept.times, _write(changing)[1:])
+        return b",".join((kept.standing, kept.told, kept.times, _write(changing)[1:]))
 
 
 class _Kept:
