@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 from msgspec.structs import asdict
 
-from mvllm_router.api.load_stats import Figures, figures, identity, rounded, summary, told
+from mvllm_router.api.load_stats import Figures, figures, identity, summary, told
 from mvllm_router.pool import Backend, Pool
 from mvllm_router.pool.circuit import Circuit
 from mvllm_router.pool.lately import Quantiles
@@ -167,8 +167,8 @@ def _changing(backend: Backend, load: Load, state: str, now: float) -> _Changing
         _seconds(now - scrape.at) if scrape else None,
         _seconds(backend.rest.until - now),
         sum(stats.requests.values()),
-        sum(stats.failures.values()),
-        sum(stats.retries.values()),
+        sum(stats.failures.values()) if stats.failures else 0,
+        sum(stats.retries.values()) if stats.retries else 0,
         stats.prompt_tokens,
         stats.completion_tokens,
         stats.tokens_out,
@@ -200,4 +200,4 @@ def _reason(backend: Backend, state: str) -> str:
 
 
 def _seconds(seconds: float) -> float:
-    return rounded(seconds, 1000) if seconds > 0 else 0.0
+    return int(seconds * 1000 + 0.5) / 1000 if seconds > 0 else 0.0

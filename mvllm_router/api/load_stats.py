@@ -78,7 +78,7 @@ def figures(
     backend: Backend, load: Load
 ) -> tuple[float, float, float, float, float | None, int | None, float, int, float, float]:
     """Return the fields of `Figures`, in their order."""
-    running, waiting, capacity, _ = load
+    running, waiting, capacity = load.running, load.waiting, load.capacity
     current, tokens = running + waiting, backend.speed.tokens_per_second
     return (
         tidy(current),

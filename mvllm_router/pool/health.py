@@ -89,9 +89,9 @@ class Health:
         "down 1/2" has one of the two good checks that bring it back; "" when nothing is on
         the way.
         """
-        if self.state is State.UP and self.bad_checks:
+        if self.state is State.UP:
             limit = self.rules.consecutive_failures
-            return f"up {max(limit - self.bad_checks, 1)}/{limit}"
+            return f"up {max(limit - self.bad_checks, 1)}/{limit}" if self.bad_checks else ""
         if self.state is State.DOWN and self.good_checks:
             return f"down {self.good_checks}/{GOOD_CHECKS_TO_RECOVER}"
         return ""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+
+import msgspec
 
 # A scrape older than this many scrape intervals says nothing about now.
 STALE_AFTER_INTERVALS = 3
@@ -38,10 +39,11 @@ class Scrape:
         self.others = max(0.0, (sample.running or 0.0) + self.waiting - own)
 
 
-class Load(NamedTuple):
+class Load(msgspec.Struct, frozen=True, gc=False):
     """Requests on a backend now: those that run, those that wait, and what it can run.
 
-    `share` is how fast it is beside the fastest, from 0 to 1.
+    `share` is how fast it is beside the fastest, from 0 to 1. A struct, since each look of a
+    dashboard makes one for each server.
     """
 
     running: float

@@ -86,7 +86,9 @@ class BackendStats:
         An event of a stream counts as one until the answer tells how many it had. It never
         becomes less.
         """
-        self._most_tokens = max(self._most_tokens, self.events + self.told_tokens)
+        tokens = self.events + self.told_tokens
+        if tokens > self._most_tokens:
+            self._most_tokens = tokens
         return self._most_tokens
 
 
