@@ -6,8 +6,8 @@
 
 Headless: what a terminal takes to show it is not in it. At one refresh a second, 100 ms are 10 % of
 one core. Before that, what a refresh costs the router itself: the snapshot of servers that stand
-still, and of those where two requests a second end; with a second's share of looking back, since
-the times of the last minute are worked out then for who asks for them.
+still, and of those where two requests a second end; and what it takes in a second to look back on
+the last minute, with a dashboard and with none, since that is when its times are worked out.
 """
 
 from __future__ import annotations
@@ -111,8 +111,8 @@ def snapshot_ms(count: int, rounds: int, *, busy: bool) -> float:
         if busy:
             served.serve()
         served.scrape(second)
-        begun = time.thread_time()
         served.note(second)
+        begun = time.thread_time()
         written = loop.run_until_complete(entries.write({}))
         msgspec.json.encode(snapshot_document(served.pool, about, written, NOBODY_WAITS, False))
         spent.append(time.thread_time() - begun)
@@ -120,13 +120,28 @@ def snapshot_ms(count: int, rounds: int, *, busy: bool) -> float:
     return statistics.median(spent) * 1000
 
 
+def looking_back_ms(count: int, rounds: int, *, asked: bool) -> float:
+    """Return the CPU milliseconds that it takes in a second, with somebody who asks or nobody."""
+    served, spent = Served(count), []
+    for second in range(rounds):
+        served.serve()
+        for backend in served.pool.backends.values() if asked else ():
+            backend.stats.lately.quantiles()
+        begun = time.thread_time()
+        served.note(second)
+        spent.append(time.thread_time() - begun)
+    return statistics.median(spent) * 1000
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=30, help="refreshes of each kind (30)")
     rounds = parser.parse_args().rounds
-    print(f"CPU ms per snapshot {'still':>9}{'served':>10}")
+    heads = ("still", "served", "look back", "for none")
+    print("CPU ms per snapshot" + "".join(f"{head:>10}" for head in heads))
     for count in SERVERS:
         kinds = [snapshot_ms(count, rounds, busy=busy) for busy in (False, True)]
+        kinds += [looking_back_ms(count, rounds, asked=asked) for asked in (True, False)]
         print(f"{count:>4} servers       " + "".join(f"{kind:>10.2f}" for kind in kinds))
     print("CPU ms per refresh " + "".join(f"{f'{w}x{h}':>10}" for w, h in SIZES))
     for count in SERVERS:
