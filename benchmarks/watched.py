@@ -6,7 +6,7 @@ One router, one server, one dashboard, which is stopped and goes on (SIGSTOP, SI
 other part of the run: so what the machine does otherwise falls on both alike. CPU time is the
 router's, by the kernel's accounting; the p99 also shows what router, server and client wait for a
 processor that the dashboard has. `--asked` shows what the router alone has to do with it: instead
-of a dashboard this process asks for what one asks for.
+of a dashboard a process asks for what one asks for, and draws nothing.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import json
 import os
 import signal
 import statistics
+import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import loads
 from kernel import cpu_seconds
 from medians import Figures
-from proxies import Running, backends, dashboard, router
+from proxies import Running, backends, dashboard, router, started
 
 _RATE = 1000.0  # requests a second
 _CONNECTIONS = 64
@@ -49,33 +49,21 @@ def measure(proxy: Running, seconds: float) -> Figures:
 
 
 @contextmanager
-def looked_on(url: str) -> Iterator[Turn]:
-    """Show a dashboard for as long as it has its turn."""
-    with dashboard(url) as process:
+def in_turn(looking: AbstractContextManager[subprocess.Popen[str]]) -> Iterator[Turn]:
+    """Let a process go on for as long as it has its turn."""
+    with looking as process:
         yield lambda on: os.kill(process.pid, signal.SIGCONT if on else signal.SIGSTOP)
         os.kill(process.pid, signal.SIGCONT)
 
 
-@contextmanager
-def asked(url: str) -> Iterator[Turn]:
+def ask(url: str) -> None:
     """Ask once a second for what a dashboard asks for, and do nothing with it."""
-    on, over = threading.Event(), threading.Event()
-
-    def ask() -> None:
-        newest = 0
-        while not over.wait(1):
-            if on.is_set():
-                snapshot = json.loads(_get(url + "/router/snapshot"))
-                _get(f"{url}/router/requests?limit={_REQUESTS}&after={newest}")
-                newest = snapshot["requests_number"]
-
-    thread = threading.Thread(target=ask)
-    thread.start()
-    try:
-        yield lambda turn: on.set() if turn else on.clear()
-    finally:
-        over.set()
-        thread.join()
+    newest = 0
+    while True:
+        snapshot = json.loads(_get(url + "/router/snapshot"))
+        _get(f"{url}/router/requests?limit={_REQUESTS}&after={newest}")
+        newest = snapshot["requests_number"]
+        time.sleep(1)
 
 
 def _get(url: str) -> bytes:
@@ -101,10 +89,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=20, help="of parts with and without (20)")
     parser.add_argument("--seconds", type=float, default=3.0, help="each figure of a part (3)")
     parser.add_argument("--asked", action="store_true", help="ask as a dashboard, and draw nothing")
+    parser.add_argument("--ask", metavar="URL", help="be who asks so, without an end")
     options = parser.parse_args()
+    if options.ask:
+        ask(options.ask)
     with backends(1) as urls, router(urls) as proxy:
         measure(proxy, _SETTLE)
-        with (asked if options.asked else looked_on)(proxy.url) as turn:
+        asking = started([sys.executable, __file__, "--ask", proxy.url])
+        with in_turn(asking if options.asked else dashboard(proxy.url)) as turn:
             found = compare(proxy, turn, options.pairs, options.seconds)
     print(f"{'medians':<8}{'without':>10}{'with':>10}{'ratio':>8}  half of the pairs between")
     for name in found[True][0]:

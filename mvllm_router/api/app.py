@@ -207,7 +207,7 @@ class App:
         query = Query(asked.request.query)
         limit = query.number("limit", requests.LIMIT, most=requests.MOST)
         after = query.number("after", 0)
-        return json_response(await requests.requests_document(self.pool, limit, after))
+        return _long_json(await requests.requests_document(self.pool, limit, after))
 
     async def _config(self, asked: Asked) -> Response:
         response = json_response(config_document(self.live))
@@ -239,5 +239,9 @@ class App:
             self.gate.holders,
             self.live.overlay.count,
         )
-        # Several times as fast as the standard library, and with many servers it is long.
-        return Response(msgspec.json.encode(document), headers={"content-type": JSON})
+        return _long_json(document)
+
+
+def _long_json(document: object) -> Response:
+    """Return what a dashboard asks for each second, several times as fast as `json_response`."""
+    return Response(msgspec.json.encode(document), headers={"content-type": JSON})

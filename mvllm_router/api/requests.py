@@ -11,7 +11,7 @@ from mvllm_router.pool.requests import CLIENT_LEFT, Ended
 LIMIT = 100
 MOST = 500
 # Requests after which others get their turn: a dashboard asks once a second.
-_AT_ONCE = 50
+_AT_ONCE = 25
 
 
 async def requests_document(pool: Pool, limit: int = LIMIT, after: int = 0) -> dict[str, object]:
