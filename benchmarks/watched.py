@@ -52,8 +52,10 @@ def measure(proxy: Running, seconds: float) -> Figures:
 def in_turn(looking: AbstractContextManager[subprocess.Popen[str]]) -> Iterator[Turn]:
     """Let a process go on for as long as it has its turn."""
     with looking as process:
-        yield lambda on: os.kill(process.pid, signal.SIGCONT if on else signal.SIGSTOP)
-        os.kill(process.pid, signal.SIGCONT)
+        try:
+            yield lambda on: os.kill(process.pid, signal.SIGCONT if on else signal.SIGSTOP)
+        finally:  # what is stopped does not end
+            os.kill(process.pid, signal.SIGCONT)
 
 
 def ask(url: str) -> None:
